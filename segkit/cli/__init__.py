@@ -1,0 +1,1 @@
+"""Parsing only; the work is in ``segkit.workflows``."""

@@ -1,0 +1,221 @@
+"""The recipe: every number of training as a typed value, from YAML and ``--set key=value``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from segkit.errors import UserError, nearest
+from segkit.structs import from_mapping, to_mapping
+
+Range = tuple[float, float]
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """How long to train."""
+
+    epochs: int = 1000
+    iterations_per_epoch: int = 250
+    validation_iterations: int = 50
+    """Patch batches of the online validation after every epoch."""
+    checkpoint_every_minutes: float = 5.0
+    """``last.pt`` is written at the end of an epoch once this much time has passed."""
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
+        count = self.iterations_per_epoch
+        _check(count >= 1, f"iterations_per_epoch must be at least 1, got {count}")
+        count = self.validation_iterations
+        _check(count >= 0, f"validation_iterations must not be negative, got {count}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """SGD with Nesterov momentum and the polynomial schedule lr (1 - progress)^power."""
+
+    learning_rate: float = 0.01
+    momentum: float = 0.99
+    weight_decay: float = 3e-5
+    poly_power: float = 0.9
+    gradient_clip: float = 12.0
+    """Largest L2 norm of the gradient."""
+
+    def __post_init__(self) -> None:
+        _check(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
+        _check(0 <= self.momentum < 1, f"momentum must lie in [0, 1), got {self.momentum}")
+        _check(
+            self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}"
+        )
+        _check(self.gradient_clip > 0, f"gradient_clip must be positive, got {self.gradient_clip}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Soft Dice plus cross-entropy, both masked."""
+
+    dice_weight: float = 1.0
+    cross_entropy_weight: float = 1.0
+    dice_smooth: float = 1e-5
+    batch_dice: bool | None = None
+    """Dice over the whole batch (true) or each sample (false); null takes the plan's."""
+    deep_supervision: bool = True
+    invalid_voxels: Literal["masked", "background"] = "masked"
+    """Leave invalid (-1) voxels out of the loss, or train them as background as nnU-Net does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """Which patches make a batch."""
+
+    batch_size: int | None = None
+    """Patches per step; null takes the plan's."""
+    patch_size: tuple[int, ...] | None = None
+    """Voxels in planned axis order; null takes the plan's."""
+    foreground_share: float = 0.33
+    """Share of a batch whose patches are centred on a foreground voxel."""
+
+    def __post_init__(self) -> None:
+        _check(self.batch_size is None or self.batch_size >= 1, "batch_size must be at least 1")
+        share = self.foreground_share
+        _check(0 <= share <= 1, f"foreground_share must lie in [0, 1], got {share}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """nnU-Net's augmentations; ``p_`` is a probability per sample, ranges are uniform."""
+
+    p_rotation: float = 0.2
+    rotation_degrees: float | None = None
+    """Largest angle; null takes nnU-Net's (30 in 3D; 180 or 15 in 2D)."""
+    p_scaling: float = 0.2
+    scaling: Range = (0.7, 1.4)
+    """Above 1 objects become smaller."""
+    p_noise: float = 0.1
+    noise_std: Range = (0.0, 0.1)
+    p_blur: float = 0.2
+    blur_sigma: Range = (0.5, 1.0)
+    p_brightness: float = 0.15
+    brightness: Range = (0.75, 1.25)
+    p_contrast: float = 0.15
+    contrast: Range = (0.75, 1.25)
+    p_low_resolution: float = 0.25
+    low_resolution: Range = (0.5, 1.0)
+    p_gamma_inverted: float = 0.1
+    p_gamma: float = 0.3
+    gamma: Range = (0.7, 1.5)
+    mirror: bool = True
+    """Flip every axis with probability 1/2; prediction then averages over flips too."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name.startswith("p_"):
+                _check(0 <= value <= 1, f"{field.name} must lie in [0, 1], got {value}")
+            elif isinstance(value, tuple):
+                _check(value[0] <= value[1], f"{field.name} must be [low, high], got {list(value)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """All settings of a training run; saved, resolved, beside the weights."""
+
+    name: str = "default"
+    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: fp16 on CUDA; bf16 on CPUs that compute it natively; fp32 elsewhere."""
+    final_validation: bool = True
+    """Predict and evaluate the fold's validation cases after training."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+
+def recipe_folder() -> Path:
+    """Folder of the shipped recipes: inside the wheel, or ``configs/`` of a checkout."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def load_recipe(name_or_file: str, settings: Iterable[str] = ()) -> Recipe:
+    """Load a recipe by name or from a YAML file, then apply ``key=value`` settings.
+
+    Raises:
+        UserError: no such recipe; unknown key, wrong type or value out of range.
+    """
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        path = recipe_folder() / f"{name_or_file}.yaml"
+    if not path.is_file():
+        names = [file.stem for file in recipe_folder().glob("*.yaml")]
+        fix = f"{nearest(name_or_file, names)}; or give the path of a YAML file"
+        raise UserError(f"no recipe {name_or_file!r}", where="--recipe", fix=fix)
+    content = _read_yaml(path)
+    from_mapping(Recipe, content, source=path)
+    content.setdefault("name", path.stem)
+    for setting in settings:
+        _apply(content, setting)
+    return from_mapping(Recipe, content, source=f"{path} with --set" if settings else path)
+
+
+def recipe_mapping(recipe: Recipe) -> dict[str, Any]:
+    """Return the resolved recipe as plain JSON-ready content."""
+    content: dict[str, Any] = to_mapping(recipe)
+    return content
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"not valid YAML: {error}", where=path, fix="correct the file") from None
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise UserError("expected keys and values", where=path, fix="see configs/default.yaml")
+    return content
+
+
+def _apply(content: dict[str, Any], setting: str) -> None:
+    """Apply one ``a.b=value`` (or ``b=value`` where only one section has ``b``)."""
+    key, equals, text = setting.partition("=")
+    if not equals:
+        fix = "write for example --set schedule.epochs=50"
+        raise UserError(f"expected key=value, got {setting!r}", where="--set", fix=fix)
+    *sections, leaf = _resolve(key.strip()).split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+    try:
+        content[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"cannot read the value of {setting!r}", where="--set") from None
+
+
+def _resolve(key: str) -> str:
+    """Return the full dotted key for a full or unambiguous last name."""
+    keys = list(_dotted_keys(to_mapping(Recipe())))
+    if key in keys:
+        return key
+    matches = [full for full in keys if full.split(".")[-1] == key]
+    if len(matches) == 1:
+        return matches[0]
+    raise UserError(f"unknown key {key!r}", where="--set", fix=nearest(key, keys))
+
+
+def _dotted_keys(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _dotted_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

@@ -1,0 +1,1 @@
+"""What a dataset is: its description, labels, cases, splits and files."""

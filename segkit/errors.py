@@ -1,0 +1,45 @@
+"""The one error a user ever sees, and the helper that guesses what they meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """The user's data, files or settings are at fault: what, where, and how to mend it.
+
+    Args:
+        what: One sentence naming the fault, with the offending value.
+        where: File, key or case the fault sits in.
+        fix: What the user can do about it.
+    """
+
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
+        super().__init__(what, where, fix)
+        self.what = what
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [f"error: {self.what}"]
+        if self.where is not None:
+            lines.append(f"where: {self.where}")
+        if self.fix is not None:
+            lines.append(f"fix:   {self.fix}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the trip back from a worker process with all three parts."""
+        return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+def _rebuild(cls: type[UserError], what: str, where: object, fix: str | None) -> UserError:
+    return cls(what, where=where, fix=fix)
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest choice, else a list of all choices."""
+    choices = sorted(choices)
+    match = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
+    return f"did you mean {match[0]!r}?" if match else f"valid names: {', '.join(choices)}"

@@ -1,0 +1,1 @@
+"""Metrics per case, label and region, and their honest summary."""

@@ -1,0 +1,1 @@
+"""U-Nets built from a plan."""

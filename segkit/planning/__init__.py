@@ -1,0 +1,1 @@
+"""From image statistics to a plan."""

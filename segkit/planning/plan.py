@@ -1,0 +1,141 @@
+"""The plan: every number training and prediction need, frozen and written as JSON.
+
+All axes are in planned order (after ``transpose_forward``); 2D configurations have two axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from segkit.errors import UserError, nearest
+from segkit.files import content_hash, read_artifact, write_artifact
+from segkit.structs import from_mapping, to_mapping
+
+PLAN_VERSION = 1
+Normalization = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
+Axes = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IntensityStatistics:
+    """Foreground intensities of one channel over the training cases (valid voxels only)."""
+
+    mean: float
+    median: float
+    std: float
+    min: float
+    max: float
+    percentile_00_5: float
+    percentile_99_5: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkPlan:
+    """A U-Net: one entry a stage, highest resolution first."""
+
+    kind: Literal["plain", "residual_encoder"] = "plain"
+    features_per_stage: tuple[int, ...]
+    strides: tuple[Axes, ...]
+    """Stride of the first convolution of every stage; the first is all ones."""
+    kernel_sizes: tuple[Axes, ...]
+    convs_per_stage: tuple[int, ...]
+    """Convolutions (plain) or residual blocks (residual encoder) of every encoder stage."""
+    convs_per_decoder_stage: tuple[int, ...]
+    """Convolutions of every decoder stage, deepest first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfigurationPlan:
+    """One of ``2d``, ``3d_fullres``, ...: spacing, patch, batch, normalisation, network."""
+
+    spacing_mm: tuple[float, ...]
+    patch_size: Axes
+    batch_size: int
+    median_shape: tuple[float, ...]
+    """Median case shape at this spacing, in voxels."""
+    normalization: tuple[Normalization, ...]
+    """One scheme a channel."""
+    normalize_inside_mask: tuple[bool, ...]
+    """Channels whose invalid voxels are left at zero (nnU-Net's use_mask_for_norm)."""
+    batch_dice: bool
+    network: NetworkPlan
+    reasons: tuple[str, ...] = ()
+    """One line a decision, as printed by ``segkit plan``."""
+
+    @property
+    def ndim(self) -> int:
+        """2 or 3: the dimensions of the network."""
+        return len(self.patch_size)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything planned for a dataset by one planner."""
+
+    planner: str
+    dataset: str
+    channel_names: tuple[str, ...]
+    transpose_forward: tuple[int, int, int]
+    """Array axis (z, y, x) that becomes the i-th planned axis."""
+    orientation: str | None
+    """Orientation code all cases are brought to; None where each stays as stored."""
+    intensities: tuple[IntensityStatistics, ...]
+    """One a channel."""
+    force_invalid_to_background: bool = True
+    """False where labels lie on all-zero voxels, so that black is not always empty."""
+    configurations: dict[str, ConfigurationPlan] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    """Decisions shared by all configurations, one line each."""
+
+    @property
+    def transpose_backward(self) -> tuple[int, ...]:
+        """Inverse of ``transpose_forward``."""
+        return tuple(self.transpose_forward.index(axis) for axis in range(3))
+
+    def configuration(self, name: str) -> ConfigurationPlan:
+        """Return a configuration by name.
+
+        Raises:
+            UserError: it was not planned.
+        """
+        if name not in self.configurations:
+            raise UserError(
+                f"the plan has no configuration {name!r}",
+                where=f"plan {self.planner!r} of {self.dataset}",
+                fix=nearest(name, self.configurations),
+            )
+        return self.configurations[name]
+
+    def preprocessing_hash(self, configuration: str) -> str:
+        """Hash what preprocessing depends on; batch or network edits leave it as it is."""
+        chosen = self.configuration(configuration)
+        return content_hash(
+            [
+                self.transpose_forward,
+                self.orientation,
+                [to_mapping(channel) for channel in self.intensities],
+                chosen.ndim,
+                chosen.spacing_mm,
+                chosen.normalization,
+                chosen.normalize_inside_mask,
+            ]
+        )
+
+
+def save_plan(path: Path, plan: Plan, *, made_from: str) -> None:
+    """Write a plan; ``made_from`` is the hash of the fingerprint it was made from."""
+    write_artifact(path, to_mapping(plan), version=PLAN_VERSION, made_from=made_from)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read and check a plan.
+
+    Raises:
+        UserError: missing, of another version, or with unknown or wrong keys.
+    """
+    content = read_artifact(path, version=PLAN_VERSION)
+    for key in ("format_version", "segkit_version", "made_from"):
+        content.pop(key, None)
+    return from_mapping(Plan, content, source=path)

@@ -1,0 +1,1 @@
+"""From files to the arrays a network is trained on, and back."""

@@ -1,0 +1,1 @@
+"""Patches, augmentation, loss and the loop."""
