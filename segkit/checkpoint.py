@@ -36,7 +36,7 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
         what = "this file holds more than tensors and plain values, or is damaged; not loaded"
         raise UserError(what, where=path, fix="use a checkpoint written by segkit") from None
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        what = f"the checkpoint cannot be read: {str(error).splitlines()[0]}"
+        what = f"the checkpoint is damaged: {str(error).partition(chr(10))[0] or 'it is empty'}"
         raise UserError(what, where=path, fix="restore the file or train again") from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != CHECKPOINT_VERSION:

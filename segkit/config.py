@@ -124,6 +124,15 @@ class AugmentConfig:
                 _check(0 <= value <= 1, f"{field.name} must lie in [0, 1], got {value}")
             elif isinstance(value, tuple):
                 _check(value[0] <= value[1], f"{field.name} must be [low, high], got {list(value)}")
+        angle = self.rotation_degrees
+        if angle is not None:
+            _check(0 <= angle <= 180, f"rotation_degrees must lie in [0, 180], got {angle}")
+        _check(self.noise_std[0] >= 0, f"noise_std must not be negative, got {self.noise_std}")
+        for name in ("scaling", "blur_sigma", "low_resolution", "gamma"):
+            low = getattr(self, name)[0]
+            _check(low > 0, f"{name} must be positive, got {low}")
+        high = self.low_resolution[1]
+        _check(high <= 1, f"low_resolution must not exceed 1, got {high}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,7 +40,14 @@ class Geometry:
         """Name the direction in which the x, y and z axis run, e.g. ``"LPS"``."""
         matrix = np.asarray(self.direction, dtype=np.float64).reshape(3, 3)
         free, code = [0, 1, 2], ["", "", ""]
-        for axis in np.argsort(-np.abs(matrix).max(axis=0), kind="stable"):
+
+        def clearness(axis: int) -> tuple[float, ...]:
+            # Ties (45 degrees) go by the axis' line, so that order and sign of axes do not matter.
+            column = matrix[:, axis]
+            line = column * np.sign(column[np.abs(column).argmax()])
+            return -float(np.abs(column).max()), *line.tolist()
+
+        for axis in sorted(range(3), key=clearness):
             world = max(free, key=lambda w: abs(matrix[w, axis]))
             free.remove(world)
             code[axis] = ("RL", "AP", "IS")[world][int(matrix[world, axis] > 0)]

@@ -77,6 +77,11 @@ class LabelSchema:
         """Whether the network predicts regions (sigmoid) and not classes (softmax)."""
         return bool(self.regions)
 
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of what is trained: the regions, else the foreground classes."""
+        return tuple(target.name for target in self.regions or self.classes)
+
     @cached_property
     def raw_values(self) -> np.ndarray:
         """(K,) raw value of every index 0..K-1."""

@@ -1,0 +1,50 @@
+"""The table of commands: name, options, and the workflow that does the work."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segkit import options
+
+COMMANDS: dict[str, tuple[type[options.Common], str]] = {
+    "validate": (options.Validate, "prepare"),
+    "plan": (options.Plan, "prepare"),
+    "preprocess": (options.Preprocess, "prepare"),
+    "plan_and_preprocess": (options.PlanAndPreprocess, "prepare"),
+    "train": (options.Train, "training"),
+    "predict": (options.Predict, "prediction"),
+    "evaluate": (options.Evaluate, "prediction"),
+    "run": (options.Run, "run"),
+    "demo": (options.Demo, "run"),
+    "doctor": (options.Doctor, "doctor"),
+}
+"""Options, and the module of ``segkit.workflows`` whose function of that name does the work."""
+
+
+def add_arguments(parser: argparse.ArgumentParser, command: type[options.Common]) -> None:
+    """Give the parser one argument for every field that describes a flag."""
+    own = [f for f in dataclasses.fields(command) if f.metadata]
+    for field in sorted(own, key=lambda f: bool(f.metadata["names"])):
+        details: dict[str, Any] = dict(field.metadata)
+        names = details.pop("names")
+        if names:
+            parser.add_argument(*names, dest=field.name, default=field.default, **details)
+        else:
+            parser.add_argument(field.name, **details)
+
+
+def make_options(
+    command: type[options.Common], parsed: Mapping[str, Any], *, started: float
+) -> options.Common:
+    """Turn parsed arguments into the command's options; the only reader of the environment."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
+    if values["workdir"] == options.Common.workdir:
+        values["workdir"] = Path(os.environ.get("SEGKIT_WORKDIR", values["workdir"]))
+    raw = [Path(os.environ["nnUNet_raw"])] if os.environ.get("nnUNet_raw") else []
+    folders = (*raw, values["workdir"] / "raw")
+    return command(**values, raw_folders=folders, started=started)

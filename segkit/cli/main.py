@@ -1,0 +1,97 @@
+"""``segkit COMMAND``: parses, calls one function of ``segkit.workflows``, reports errors.
+
+Nothing heavy is imported until a command runs, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import segkit
+from segkit.cli.commands import COMMANDS, add_arguments, make_options
+from segkit.errors import UserError, nearest
+from segkit.options import Common
+
+EXIT_DONE, EXIT_FAULT, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong usage ends with exit code 2, one line, and the nearest command where there is one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Report wrong usage."""
+        command = sys.argv[1] if len(sys.argv) > 1 else ""
+        if "invalid choice" in message and command and command not in COMMANDS:
+            message = f"unknown command {command!r}; {nearest(command, COMMANDS)}"
+        self.exit(EXIT_USAGE, f"error: {message}\nfix:   see '{self.prog} --help'\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    parser = Parser(prog="segkit", description=segkit.__doc__)
+    parser.add_argument("--version", action="version", version=f"segkit {segkit.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (command, _) in COMMANDS.items():
+        summary = inspect.cleandoc(command.__doc__ or "")
+        add_arguments(commands.add_parser(name, help=summary, description=summary), command)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    started = time.monotonic()
+    parsed = vars(build_parser().parse_args(arguments))
+    name = parsed.pop("command")
+    options = make_options(COMMANDS[name][0], parsed, started=started)
+    verbosity = -1 if options.quiet else int(options.verbose)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(name, options, verbosity)
+    except UserError as error:
+        return _fail(str(error), EXIT_FAULT, verbosity)
+    except KeyboardInterrupt:
+        return _fail("interrupted", EXIT_INTERRUPTED, verbosity)
+    except MemoryError:
+        return _fail("error: out of memory\nfix:   use -j 1 or a machine with more", 1, verbosity)
+    except BrokenPipeError:
+        return EXIT_FAULT
+    except Exception as error:
+        what = f"error: unexpected {type(error).__name__}: {error}"
+        fix = "fix:   run again with -v and report the traceback as an issue of segkit"
+        return _fail(f"{what}\n{fix}", EXIT_FAULT, verbosity)
+
+
+def _run(name: str, options: Common, verbosity: int) -> int:
+    from segkit.runtime import set_up_logging
+
+    set_up_logging(verbosity)
+    module = importlib.import_module(f"segkit.workflows.{COMMANDS[name][1]}")
+    outcome = getattr(module, name)(options)
+    if outcome.text:
+        sys.stdout.write(outcome.text.rstrip("\n") + "\n")
+        sys.stdout.flush()
+    return EXIT_DONE if outcome.ok else EXIT_FAULT
+
+
+def _fail(message: str, code: int, verbosity: int) -> int:
+    if verbosity > 0:
+        traceback.print_exc()
+    sys.stderr.write(message + "\n")
+    return code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

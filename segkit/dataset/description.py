@@ -1,0 +1,123 @@
+"""dataset.json: what a data set is made of, in nnU-Net v2's format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segkit.dataset.json_checks import check_content
+from segkit.dataset.label_checks import is_int
+from segkit.dataset.labels import LabelSchema
+from segkit.dataset.problems import Problem, problem, raise_errors
+from segkit.errors import UserError
+from segkit.files import content_hash, read_json
+
+__all__ = [
+    "DatasetDescription",
+    "check_content",
+    "describe",
+    "load_description",
+    "locate",
+    "read_content",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetDescription:
+    """A checked dataset.json."""
+
+    name: str
+    """Of the folder, e.g. ``Dataset004_Hippocampus``."""
+    folder: Path
+    channel_names: tuple[str, ...]
+    """In the order of their numbers."""
+    labels: LabelSchema
+    file_ending: str
+    """With its dot, as in the file names."""
+    num_training: int | None
+    reader: str | None
+    """Image reader named by the user (``overwrite_image_reader_writer``)."""
+    explicit_cases: dict[str, dict[str, Any]] | None
+    """Case -> its files, in place of imagesTr and labelsTr (the ``dataset`` key)."""
+    content: dict[str, Any]
+    """The JSON as it was read."""
+
+    @property
+    def label_ending(self) -> str:
+        """Ending of label files: the images', but ``.png`` for JPEG, which cannot hold labels."""
+        return ".png" if self.file_ending.lower() in (".jpg", ".jpeg") else self.file_ending
+
+    def hash(self) -> str:
+        """Hash of the JSON's content."""
+        return content_hash(self.content)
+
+
+def load_description(path: Path) -> DatasetDescription:
+    """Read and check a dataset.json; its warnings are logged.
+
+    Args:
+        path: The data set's folder, or a JSON file.
+
+    Raises:
+        UserError: one block with all problems of the JSON.
+    """
+    file = locate(path)
+    content, problems = read_content(file)
+    if not problems or content is not None:
+        problems += check_content(content, file)
+    raise_errors(problems, where=file)
+    return describe(content, file)
+
+
+def locate(path: Path) -> Path:
+    """Return the JSON file of a data set: ``path`` itself or dataset.json in it."""
+    return path / "dataset.json" if path.is_dir() else path
+
+
+def read_content(file: Path) -> tuple[Any, list[Problem]]:
+    """Parse a dataset.json; where only keys occur twice, the last of each is taken.
+
+    Returns:
+        The content (None where it cannot be read), and the problems met.
+    """
+    try:
+        return read_json(file), []
+    except UserError as error:
+        refused = problem("SK-D001", error.what, where=file, fix=error.fix or "correct the file")
+    doubled: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        doubled.extend(dict.fromkeys(key for key in keys if keys.count(key) > 1))
+        return dict(pairs)
+
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=collect)
+    except (OSError, ValueError, RecursionError):
+        return None, [refused]
+    if not doubled:
+        return None, [refused]
+    fix = "delete one of the two"
+    return content, [
+        problem("SK-D002", f"the key {key!r} occurs twice", where=file, fix=fix) for key in doubled
+    ]
+
+
+def describe(content: Mapping[str, Any], file: Path) -> DatasetDescription:
+    """Build the description from checked content (see :func:`check_content`)."""
+    channels, reader = content["channel_names"], content.get("overwrite_image_reader_writer")
+    count = content.get("numTraining")
+    return DatasetDescription(
+        name=file.resolve().parent.name,
+        folder=file.parent,
+        channel_names=tuple(channels[key] for key in sorted(channels, key=int)),
+        labels=LabelSchema.from_description(content["labels"], content),
+        file_ending=content["file_ending"],
+        num_training=count if is_int(count) else None,
+        reader=None if reader == "None" else reader,
+        explicit_cases=content.get("dataset"),
+        content=dict(content),
+    )

@@ -1,0 +1,84 @@
+"""2D images: PNG, BMP, JPEG and single-page TIFF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+
+from segkit.dataset.image_io import sitk_io, tiff_io
+from segkit.errors import UserError
+from segkit.types import Geometry, Volume
+
+PLANE = Geometry(spacing_mm=(999.0, 1.0, 1.0), stored_ndim=2)
+"""Geometry of every 2D image, as in nnU-Net: axis 0 is planned as the slice axis."""
+
+_LOSSY = (".jpg", ".jpeg")
+# ITK scales bilevel images, cannot read grey with alpha, and expands every palette; it reads
+# truncated JPEG without complaint and takes grey BMP for RGB. Pillow cannot read 16-bit RGB.
+_PILLOW_MODES = ("1", "P", "PA", "LA")
+_PILLOW_ENDINGS = (".bmp", *_LOSSY)
+_LARGEST = {".png": 65535, ".bmp": 255}
+
+
+def read(path: Path, *, keep_indices: bool) -> Volume:
+    """Read a 2D image as (C, 1, Y, X): grey 1, grey and alpha 2, RGB 3, RGBA 4 channels.
+
+    Args:
+        path: PNG, BMP, JPEG or single-page TIFF.
+        keep_indices: Give a palette image's indices (labels) and not its colours (images).
+
+    Raises:
+        UserError: empty, truncated or not an image.
+    """
+    array = _read_with_pillow(path, keep_indices=keep_indices)
+    if array is None:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            tiff_io.count_pages(path)  # refuses a truncated file
+        array = sitk_io.channels_first(sitk_io.load_image(path), path)
+    else:
+        array = (np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None])[:, None]
+    if array.shape[1] != 1:
+        what = f"expected a 2D image, got {array.shape[1]} slices"
+        raise UserError(what, where=path, fix="name Tiff3DIO as overwrite_image_reader_writer")
+    return Volume(array=np.ascontiguousarray(array), geometry=PLANE)
+
+
+def _read_with_pillow(path: Path, *, keep_indices: bool) -> np.ndarray | None:
+    """Decode what Pillow decodes better as (Y, X) or (Y, X, C); None for all else."""
+    ours = path.suffix.lower() in _PILLOW_ENDINGS
+    try:
+        with Image.open(path) as picture:
+            if not ours and picture.mode not in _PILLOW_MODES:
+                return None
+            if picture.mode == "1":
+                return np.asarray(picture).astype(np.uint8)
+            if picture.mode in ("P", "PA"):
+                if not keep_indices:
+                    return np.asarray(picture.convert("RGB"))
+                return np.asarray(picture.getchannel(0))
+            return np.asarray(picture.convert("RGB") if picture.mode == "CMYK" else picture)
+    except (OSError, ValueError, SyntaxError, TypeError) as error:
+        if not ours:
+            return None  # ITK knows formats that Pillow does not, and else names the fault
+        what = f"not a readable image (damaged, truncated or another format): {error}"
+        raise UserError(what, where=path, fix="restore the file from its source") from None
+
+
+def write(path: Path, labels_zyx: np.ndarray) -> None:
+    """Write a plane of labels, (1, Y, X).
+
+    Raises:
+        UserError: the format would change the values, or there are several slices.
+    """
+    ending = path.suffix.lower()
+    highest = int(labels_zyx.max(initial=0))
+    if ending in _LOSSY:
+        what = "JPEG would change label values"
+        raise UserError(what, where=path, fix="convert the data set to .png (file_ending too)")
+    if labels_zyx.shape[0] != 1 or highest > _LARGEST.get(ending, highest):
+        what = f"a {ending} file cannot hold {labels_zyx.shape[0]} slices with values to {highest}"
+        raise UserError(what, where=path, fix="use another file ending, such as .nii.gz")
+    sitk_io.write_image(path, sitk.GetImageFromArray(labels_zyx[0]))

@@ -1,0 +1,198 @@
+"""nibabel: NIfTI headers, NIfTI voxels where asked for by name, and NIfTI writing.
+
+Labels are written through nibabel because it stores the affine to the last bit; ITK recomputes it
+from a quaternion.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from segkit.errors import UserError
+from segkit.files import atomic_write
+from segkit.types import Geometry, Volume
+
+LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0])
+_SCANNER = 1
+_COMPRESSION = 4
+_UNREADABLE = (
+    ImageFileError,
+    HeaderDataError,
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+)
+
+
+def load(path: Path) -> Any:
+    """Open a NIfTI file and check that all of its voxels are there; none is read yet.
+
+    ITK reads a truncated NIfTI file without complaint, so sizes are compared here.
+
+    Raises:
+        UserError: not a NIfTI file, or truncated.
+    """
+    fix = "restore the file from its source"
+    try:
+        image = nib.load(path)
+        shape, itemsize = image.shape, image.header.get_data_dtype().itemsize
+        expected = int(image.dataobj.offset) + int(np.prod(shape, dtype=np.int64)) * itemsize
+    except (*_UNREADABLE, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"not a readable NIfTI file: {reason}", where=path, fix=fix) from None
+    if (found := _content_size(path, expected)) < expected:
+        what = f"the file is truncated: {found} bytes of {expected} (uncompressed)"
+        raise UserError(what, where=path, fix=fix)
+    return image
+
+
+def _content_size(path: Path, expected: int) -> int:
+    """Bytes of the file, uncompressed; for gzip, counted only where its trailer tells otherwise."""
+    if path.suffix.lower() != ".gz":
+        return path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(max(-4, -path.stat().st_size), 2)
+        if int.from_bytes(stream.read(), "little") == expected % 2**32:
+            return expected
+    count = 0
+    try:
+        with gzip.open(path) as content:
+            while chunk := content.read(1 << 20):
+                count += len(chunk)
+    except (OSError, EOFError, zlib.error):
+        # The stream ends early or is corrupt: even if enough bytes came out, do not trust them.
+        count = min(count, expected - 1)
+    return count
+
+
+def read(path: Path) -> Volume:
+    """Read a NIfTI file as (C, Z, Y, X) of its own type (float64 where the header scales it).
+
+    Raises:
+        UserError: not a NIfTI file, truncated, or of a voxel type that is no number.
+    """
+    image = load(path)
+    try:
+        array = np.asanyarray(image.dataobj)
+    except _UNREADABLE as error:
+        fix = "restore the file from its source"
+        raise UserError(f"the voxels cannot be read: {error}", where=path, fix=fix) from None
+    if array.ndim == 5 and array.shape[3] == 1:
+        array = array[:, :, :, 0]
+    if array.ndim not in (2, 3, 4) or array.dtype.kind not in "iufb":
+        what = f"cannot use voxels of type {array.dtype} and shape {array.shape}"
+        raise UserError(what, where=path, fix="store a real-valued 2D, 3D or 4D image")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False).T
+    if array.ndim < 4:
+        array = array[None, None] if array.ndim == 2 else array[None]
+    return Volume(array=np.ascontiguousarray(array), geometry=header_geometry(image))
+
+
+def count_channels(path: Path) -> int:
+    """Number of channels of a NIfTI file: the product of all axes beyond x, y, z."""
+    return int(np.prod(load(path).shape[3:], dtype=np.int64))
+
+
+def header_geometry(image: Any) -> Geometry:
+    """Return the affine of a NIfTI header as spacing, origin and direction.
+
+    The spacing is the header's; the direction is what times it gives the affine, and is no
+    rotation where the affine shears.
+
+    Raises:
+        UserError: the affine has a column of zeros.
+    """
+    affine = np.asarray(image.affine, dtype=np.float64)
+    zooms = np.ones(3)
+    given = np.asarray(image.header.get_zooms()[:3], dtype=np.float64)
+    zooms[: len(given)] = given
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    zooms = np.where(zooms > 0, zooms, lengths)
+    if not np.isfinite(affine).all() or not lengths.all():
+        fix = "correct the affine in the file's header"
+        raise UserError("the affine is singular or not finite", where=image.get_filename(), fix=fix)
+    flat = min(len(image.shape), 3) == 2
+    spacing = zooms[::-1]
+    if flat:
+        spacing = np.array([999.0 * zooms[:2].max(), *zooms[1::-1]])
+    origin = LPS_FROM_RAS @ affine[:3, 3]
+    return Geometry(
+        spacing_mm=tuple(spacing.tolist()),
+        origin=(float(origin[0]), float(origin[1]), float(origin[2])),
+        direction=tuple((LPS_FROM_RAS @ affine[:3, :3] / zooms).ravel().tolist()),
+        stored_ndim=2 if flat else 3,
+    )
+
+
+def exact_geometry(image: Any, read_by_itk: Geometry) -> Geometry:
+    """Choose the geometry that gives back the header's affine: ITK's wherever it does.
+
+    ITK turns a sheared affine into the nearest rotation and lets the voxel sizes overrule the
+    lengths of its columns. The header's own affine is kept then. Where ITK uses another of the
+    header's two affines than nibabel, or a unit other than mm, ITK's is kept (as in nnU-Net).
+    """
+    if agrees(image, read_by_itk):
+        return read_by_itk
+    qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
+    both_use_sform = sform == _SCANNER or (sform > 0 and qform == 0)
+    in_mm = image.header.get_xyzt_units()[0] in ("mm", "unknown")
+    return header_geometry(image) if both_use_sform and in_mm else read_by_itk
+
+
+def agrees(image: Any, geometry: Geometry) -> bool:
+    """Whether a geometry gives the affine of a NIfTI header, to the last bit of float32."""
+    ours = affine_of(geometry)[:3].astype(np.float32)
+    theirs = np.asarray(image.affine, dtype=np.float64)[:3].astype(np.float32)
+    axes = [0, 1, 3] if geometry.stored_ndim == 2 else [0, 1, 2, 3]
+    if int(image.header["sform_code"]) > 0:
+        return bool((ours[:, axes] == theirs[:, axes]).all())
+    # A quaternion holds no exact affine; both libraries round differently.
+    return bool(np.allclose(ours[:, axes], theirs[:, axes], rtol=1e-5, atol=1e-5))
+
+
+def affine_of(geometry: Geometry) -> np.ndarray:
+    """Return the (4, 4) affine from voxel (x, y, z) to RAS mm, as nibabel has it.
+
+    The slice axis of a plane has unit length.
+    """
+    spacing = np.array(geometry.spacing_mm[::-1], dtype=np.float64)
+    if geometry.stored_ndim == 2:
+        spacing[2] = 1.0
+    affine = np.eye(4)
+    affine[:3, :3] = LPS_FROM_RAS @ (np.reshape(geometry.direction, (3, 3)) * spacing)
+    affine[:3, 3] = LPS_FROM_RAS @ np.asarray(geometry.origin)
+    return affine
+
+
+def write(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
+    """Write a label map as NIfTI-1, gzipped by the ending; equal labels give equal bytes.
+
+    Raises:
+        UserError: an axis is longer than the format allows.
+    """
+    array = labels_zyx[0].T if geometry.stored_ndim == 2 else labels_zyx.T
+    if max(array.shape) > 32767:
+        what = f"NIfTI holds at most 32767 voxels an axis, got {array.shape}"
+        raise UserError(what, where=path, fix="use another file ending, such as .nrrd")
+    affine = affine_of(geometry)
+    image = nib.Nifti1Image(array, None)
+    image.header.set_sform(affine, _SCANNER)
+    image.header.set_qform(affine, _SCANNER, strip_shears=True)
+    # set_qform takes the voxel size from the affine; the header's own is the exact one.
+    image.header.set_zooms(geometry.spacing_mm[::-1][: array.ndim])
+    image.header.set_xyzt_units("mm")
+    with atomic_write(path) as stream:
+        if path.suffix.lower() != ".gz":
+            image.to_stream(stream)
+            return
+        with gzip.GzipFile("", "wb", _COMPRESSION, stream, mtime=0) as zipped:
+            image.to_stream(zipped)

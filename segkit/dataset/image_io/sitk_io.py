@@ -1,0 +1,163 @@
+"""SimpleITK: NRRD, MetaImage, GIPL, and the voxels of NIfTI files."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from segkit.dataset.image_io import nibabel_io
+from segkit.errors import UserError
+from segkit.files import atomic_write
+from segkit.types import Geometry, Volume
+
+FAR_APART = 999.0
+"""Slice spacing of a plane, in units of its largest spacing, as in nnU-Net."""
+
+_GIPL_HEADER = 256
+
+
+def check_readable(path: Path) -> None:
+    """Check that there is a file with something in it.
+
+    Raises:
+        UserError: missing, a folder, empty, or not readable.
+    """
+    fix = "restore the file from its source"
+    try:
+        if not path.is_file():
+            raise UserError("file not found", where=path, fix="check the path")
+        if path.stat().st_size == 0:
+            raise UserError("the file is empty (0 bytes)", where=path, fix=fix)
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        what = f"cannot read the file: {error.strerror}"
+        raise UserError(what, where=path, fix="check its permissions") from None
+
+
+def read(path: Path) -> Volume:
+    """Read a file as (C, Z, Y, X) of its own type.
+
+    A 4D image has its channels on the first array axis. NIfTI files that SimpleITK refuses, or
+    whose affine it would bend into a rotation, keep the affine of their header.
+
+    Raises:
+        UserError: empty, truncated, not an image, or complex-valued.
+    """
+    nifti = nibabel_io.load(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
+    try:
+        image = load_image(path)
+    except UserError:
+        if nifti is None:
+            raise
+        return nibabel_io.read(path)
+    if path.suffix.lower() == ".gipl":
+        _check_complete(path, image)
+    geometry = _geometry(image)
+    if nifti is not None:
+        geometry = nibabel_io.exact_geometry(nifti, geometry)
+    return Volume(array=channels_first(image, path), geometry=geometry)
+
+
+def load_image(path: Path) -> sitk.Image:
+    """Read a file with SimpleITK, silently but for errors.
+
+    Raises:
+        UserError: SimpleITK cannot read it.
+    """
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1].replace("sitk::ERROR: ", "") if lines else "no reason given"
+        what = f"not a readable image (damaged, truncated or another format): {reason}"
+        raise UserError(what, where=path, fix="restore the file from its source") from None
+
+
+def channels_first(image: sitk.Image, path: Path) -> np.ndarray:
+    """Return the voxels as (C, Z, Y, X), or (C, 1, Y, X) for a plane.
+
+    Raises:
+        UserError: complex-valued, or of more dimensions than that.
+    """
+    array = sitk.GetArrayFromImage(image)
+    ndim = image.GetDimension()
+    vector = array.ndim > ndim
+    if ndim > 4 or (ndim == 4 and vector) or np.iscomplexobj(array):
+        what = f"cannot use {ndim}-dimensional voxels of type {image.GetPixelIDTypeAsString()}"
+        raise UserError(what, where=path, fix="store a real-valued 2D, 3D or 4D image")
+    if vector:
+        array = np.moveaxis(array, -1, 0)
+    elif ndim < 4:
+        array = array[None]
+    return array[:, None] if ndim == 2 else array
+
+
+def _geometry(image: sitk.Image) -> Geometry:
+    ndim = image.GetDimension()
+    spatial = min(ndim, 3)
+    direction = np.eye(3)
+    stored = np.reshape(image.GetDirection(), (ndim, ndim))
+    direction[:spatial, :spatial] = stored[:spatial, :spatial]
+    x, y, *z = image.GetOrigin()[:spatial]
+    spacing_mm = image.GetSpacing()[:spatial][::-1]
+    if ndim == 2:
+        spacing_mm = (FAR_APART * max(spacing_mm), *spacing_mm)
+    return Geometry(
+        spacing_mm=spacing_mm,
+        origin=(x, y, z[0] if z else 0.0),
+        direction=tuple(direction.ravel().tolist()),
+        stored_ndim=spatial,
+    )
+
+
+def _check_complete(path: Path, image: sitk.Image) -> None:
+    """Compare file size and voxels: ITK fills what a truncated GIPL file lacks with rubbish."""
+    voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+    expected = _GIPL_HEADER + voxels * image.GetSizeOfPixelComponent()
+    if path.stat().st_size < expected:
+        what = f"the file is truncated: {path.stat().st_size} bytes, {expected} expected"
+        raise UserError(what, where=path, fix="restore the file from its source")
+
+
+def write(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
+    """Write a label map, compressed where the format can be.
+
+    Raises:
+        UserError: SimpleITK cannot write it.
+    """
+    ndim = geometry.stored_ndim
+    image = sitk.GetImageFromArray(labels_zyx[0] if ndim == 2 else labels_zyx)
+    image.SetSpacing(geometry.spacing_mm[::-1][:ndim])
+    image.SetOrigin(geometry.origin[:ndim])
+    direction = np.reshape(geometry.direction, (3, 3))[:ndim, :ndim]
+    image.SetDirection(direction.ravel().tolist())
+    write_image(path, image)
+
+
+def write_image(path: Path, image: sitk.Image, compressor: str = "") -> None:
+    """Write any SimpleITK image atomically; of a pair of files, the one with voxels first.
+
+    Args:
+        path: Its ending chooses the format.
+        image: What to write.
+        compressor: ITK's name of one; empty takes the format's default.
+
+    Raises:
+        UserError: SimpleITK cannot write it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / path.name
+        try:
+            sitk.WriteImage(image, str(draft), useCompression=True, compressor=compressor)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            fix = "choose another file ending"
+            raise UserError(f"cannot write the file: {reason}", where=path, fix=fix) from None
+        for part in sorted(Path(folder).iterdir(), key=lambda file: file == draft):
+            with atomic_write(path.parent / part.name) as stream:
+                stream.write(part.read_bytes())

@@ -1,0 +1,71 @@
+"""Where an image carries information: the nonzero mask and its bounding box."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from segkit.types import Shape
+
+Box = tuple[tuple[int, int], ...]
+"""Half-open (start, stop) of every axis."""
+
+
+def nonzero_mask(image_czyx: np.ndarray) -> np.ndarray:
+    """Mark the voxels that carry information: any channel differs from zero, holes filled.
+
+    Holes are filled in three dimensions; a plane (an axis of length 1) is filled in two, as every
+    pixel of it would otherwise touch the border. What is left outside is what nnU-Net crops away
+    and what segkit calls invalid.
+
+    Args:
+        image_czyx: (C, Z, Y, X), any numeric type.
+
+    Returns:
+        (Z, Y, X) bool; all false for an image that is zero everywhere.
+    """
+    mask = np.asarray(image_czyx[0] != 0)
+    for channel in image_czyx[1:]:
+        np.logical_or(mask, channel != 0, out=mask)
+    if mask.all():
+        return mask
+    # Whatever is zero outside the bounding box is connected to the border: no hole is lost.
+    inner = mask[box_slices(bounding_box(mask))]
+    if 1 in mask.shape:
+        plane = inner.squeeze(axis=mask.shape.index(1))
+        plane[...] = _fill_holes(plane)
+    elif not inner.all():
+        inner[...] = _fill_holes(inner)
+    return mask
+
+
+def _fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Do what scipy's binary_fill_holes does, by one labelling (3 to 4 times as fast)."""
+    components, count = ndimage.label(~mask)
+    outside = np.zeros(count + 1, dtype=bool)
+    for axis in range(mask.ndim):
+        outside[np.take(components, [0, -1], axis=axis)] = True
+    outside[0] = False
+    return ~outside[components]
+
+
+def bounding_box(mask: np.ndarray) -> Box:
+    """Return the smallest box that holds every true voxel, the full box where there is none."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        (hits,) = np.nonzero(mask.any(axis=others))
+        if not len(hits):
+            return tuple((0, size) for size in mask.shape)
+        box.append((int(hits[0]), int(hits[-1]) + 1))
+    return tuple(box)
+
+
+def box_slices(box: Box) -> tuple[slice, ...]:
+    """Turn a box into an index for an array with these axes."""
+    return tuple(slice(start, stop) for start, stop in box)
+
+
+def box_shape(box: Box) -> Shape:
+    """Return the extent of a box in voxels."""
+    return tuple(stop - start for start, stop in box)

@@ -1,0 +1,135 @@
+"""What can be wrong with a data set: one stable code a kind of problem, all in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segkit.errors import UserError
+from segkit.runtime import log
+
+Severity = Literal["error", "warning"]
+
+CODES: dict[str, tuple[Severity, str]] = {
+    # dataset.json as a whole
+    "SK-D001": ("error", "dataset.json is missing or not valid JSON"),
+    "SK-D002": ("error", "a key of dataset.json occurs twice"),
+    "SK-D003": ("error", "dataset.json does not hold keys and values"),
+    "SK-D004": ("error", "a required key is missing"),
+    "SK-D005": ("warning", "numTraining is missing"),
+    "SK-D006": ("warning", "an unknown key, which has no effect"),
+    "SK-D007": ("error", "dataset.json is written in the nnU-Net v1 format"),
+    "SK-D008": ("error", "channel_names is malformed"),
+    "SK-D009": ("error", "file_ending is malformed or not supported"),
+    "SK-D010": ("error", "overwrite_image_reader_writer names no known reader"),
+    "SK-D011": ("error", "the explicit case list ('dataset') is malformed"),
+    "SK-D012": ("warning", "numTraining is not a count"),
+    "SK-D013": ("warning", "JPEG is lossy and cannot hold label maps"),
+    "SK-D014": ("error", "label_encoding is not supported"),
+    # labels, regions, ignore
+    "SK-D020": ("error", "labels declares no class"),
+    "SK-D021": ("error", "background is not declared"),
+    "SK-D022": ("error", "background is not 0"),
+    "SK-D023": ("error", "labels is written the other way round"),
+    "SK-D024": ("error", "a label value is not an integer"),
+    "SK-D025": ("error", "a label value is negative"),
+    "SK-D026": ("error", "two labels share one meaning"),
+    "SK-D027": ("error", "a label value is reserved or out of range"),
+    "SK-D028": ("error", "the ignore label is malformed or in conflict with a class"),
+    "SK-D030": ("error", "regions without regions_class_order"),
+    "SK-D031": ("error", "regions_class_order has the wrong length"),
+    "SK-D032": ("error", "regions_class_order holds a value that no label declares"),
+    "SK-D033": ("error", "a region is malformed"),
+    "SK-D034": ("warning", "regions_class_order has no effect without regions"),
+    # files
+    "SK-F001": ("error", "a folder is missing"),
+    "SK-F002": ("error", "no training case was found"),
+    "SK-F003": ("error", "an image file name has no channel number"),
+    "SK-F004": ("error", "a channel file is missing"),
+    "SK-F005": ("error", "a channel file is surplus"),
+    "SK-F006": ("error", "an image has no label file"),
+    "SK-F007": ("warning", "a label file has no image"),
+    "SK-F008": ("warning", "numTraining differs from the number of cases"),
+    "SK-F009": ("warning", "files with another ending are not used"),
+    "SK-F010": ("error", "a file cannot be read"),
+    "SK-F011": ("error", "a listed file does not exist"),
+    "SK-F012": ("error", "the files hold another number of channels than declared"),
+    "SK-F013": ("error", "two files claim to be the same channel of one case"),
+    "SK-F014": ("error", "a file has another ending than the model reads"),
+    # geometry
+    "SK-G001": ("error", "shapes differ within a case"),
+    "SK-G002": ("error", "spacings differ within a case"),
+    "SK-G003": ("warning", "origins differ within a case"),
+    "SK-G004": ("warning", "directions differ within a case"),
+    "SK-G005": ("warning", "the cases are stored in several orientations"),
+    # voxels
+    "SK-V001": ("error", "NaN or infinity among the voxels"),
+    "SK-V002": ("error", "fractional label values"),
+    "SK-V003": ("error", "label values that dataset.json does not declare"),
+    "SK-V004": ("warning", "a label file holds no foreground"),
+    "SK-V005": ("warning", "a constant image"),
+    "SK-V006": ("warning", "a declared class never occurs"),
+    "SK-V007": ("warning", "label values were not checked"),
+}
+"""Code -> (severity, meaning). Codes are never reused for another meaning."""
+
+LABEL_CODES = frozenset(code for code in CODES if "SK-D020" <= code <= "SK-D039")
+"""Problems that leave the meaning of label values undecided."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong: what, where, and how to mend it."""
+
+    code: str
+    severity: Severity
+    message: str
+    where: str
+    fix: str
+    case: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the public form of a problem."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "where": self.where,
+            "case": self.case,
+            "remedy": self.fix,
+        }
+
+
+def problem(
+    code: str, message: str, *, where: object, fix: str, case: str | None = None
+) -> Problem:
+    """Make a problem; its severity comes from the table."""
+    return Problem(
+        code=code,
+        severity=CODES[code][0],
+        message=message,
+        where=str(where),
+        fix=fix,
+        case=case,
+    )
+
+
+def raise_errors(problems: Iterable[Problem], *, where: object) -> None:
+    """Log the warnings, then raise all errors as one.
+
+    Raises:
+        UserError: there is at least one error; it lists every one of them.
+    """
+    problems = list(problems)
+    for found in problems:
+        if found.severity == "warning":
+            log.warning("[%s] %s (%s)", found.code, found.message, found.where)
+    errors = [found for found in problems if found.severity == "error"]
+    if len(errors) == 1:
+        only = errors[0]
+        raise UserError(f"[{only.code}] {only.message}", where=only.where, fix=only.fix)
+    if errors:
+        lines = (f"[{e.code}] {e.message}\n  where: {e.where}\n  fix:   {e.fix}" for e in errors)
+        what = f"{len(errors)} problems\n" + "\n".join(lines)
+        raise UserError(what, where=where, fix="mend each as told above")

@@ -1,0 +1,188 @@
+"""Every problem of a whole data set, found in one run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from segkit.dataset.case_checks import Expectations, Findings, check_case
+from segkit.dataset.cases import Case, find_cases
+from segkit.dataset.description import (
+    DatasetDescription,
+    check_content,
+    describe,
+    locate,
+    read_content,
+)
+from segkit.dataset.json_checks import mend
+from segkit.dataset.labels import LabelSchema
+from segkit.dataset.problems import CODES, LABEL_CODES, Problem, problem
+from segkit.runtime import choose_jobs, map_cases
+
+__all__ = ["Problem", "Report", "validate_dataset"]
+
+_SHOWN = 10
+_LAYOUT_CODES = frozenset({"SK-D007", "SK-D008", "SK-D009", "SK-D011"})
+"""Problems that leave open which files belong to the data set."""
+_EXPANSION = 40
+"""Memory of a case in units of its largest file (compressed shorts become floats)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All that was found in a data set."""
+
+    dataset: str
+    cases: int
+    """Training cases with images and a label file."""
+    problems: tuple[Problem, ...]
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """Problems that must be mended."""
+        return tuple(found for found in self.problems if found.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """Problems that should be looked at."""
+        return tuple(found for found in self.problems if found.severity == "warning")
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error."""
+        return not self.errors
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON content (``segkit validate --json``)."""
+        return {
+            "dataset": self.dataset,
+            "ok": self.ok,
+            "cases": self.cases,
+            "errors": [found.to_json() for found in self.errors],
+            "warnings": [found.to_json() for found in self.warnings],
+        }
+
+    def __str__(self) -> str:
+        """Return the report as text: errors, warnings, and a closing line."""
+        counts = f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')}"
+        verdict = "ready to use" if self.ok else "mend the errors"
+        closing = f"{self.dataset}: {_count(range(self.cases), 'case')}, {counts}: {verdict}"
+        blocks = [*_blocks("Errors", self.errors), *_blocks("Warnings", self.warnings), closing]
+        return "\n".join(blocks)
+
+
+def validate_dataset(folder: Path, *, jobs: int | None) -> Report:
+    """Check dataset.json and all files of all training cases; nothing stops at the first fault.
+
+    Args:
+        folder: The data set's folder, or its JSON file.
+        jobs: Worker processes; None takes what CPUs and memory allow.
+    """
+    file = locate(folder)
+    name = file.resolve().parent.name
+    content, problems = read_content(file)
+    if content is None and problems:
+        return Report(dataset=name, cases=0, problems=tuple(problems))
+    problems += check_content(content, file)
+    description, labels_known = _best_guess(content, file)
+    if description is None:
+        return Report(dataset=name, cases=0, problems=tuple(problems))
+    cases, misplaced = find_cases(description)
+    expected = Expectations(
+        channels=len(description.channel_names),
+        labels=description.labels if labels_known else None,
+        reader=description.reader,
+    )
+    findings = map_cases(
+        partial(check_case, expected),
+        cases,
+        label="validate",
+        jobs=choose_jobs(jobs, items=len(cases), bytes_per_job=_memory(cases)),
+        name=_case_id,
+    )
+    problems += misplaced
+    problems += [found for finding in findings for found in finding.problems]
+    if cases:
+        problems += _check_together(cases, findings, expected.labels, file)
+    labelled = sum(case.label is not None for case in cases)
+    return Report(dataset=name, cases=labelled, problems=tuple(problems))
+
+
+def _best_guess(content: Any, file: Path) -> tuple[DatasetDescription | None, bool]:
+    """Describe the data set as far as it can be understood, to go on in spite of errors.
+
+    Returns:
+        The description, or None where not even the files can be told; and whether the labels
+        are understood (they are empty else).
+    """
+    content = mend(content) if isinstance(content, dict) else {}
+    codes = {found.code for found in check_content(content, file) if found.severity == "error"}
+    if "channel_names" not in content or "file_ending" not in content:
+        return None, False
+    labels_known = "labels" in content and not codes & LABEL_CODES
+    if codes & _LAYOUT_CODES:
+        return None, labels_known
+    usable = dict(content)
+    if "SK-D010" in codes:
+        del usable["overwrite_image_reader_writer"]
+    if not labels_known:
+        usable = {**usable, "labels": {"background": 0}, "ignore_label": []}
+    return describe(usable, file), labels_known
+
+
+def _memory(cases: Iterable[Case]) -> int:
+    files = (file for case in cases for file in (*case.images, case.label) if file)
+    return max(1 << 29, _EXPANSION * max((f.stat().st_size for f in files), default=0))
+
+
+def _case_id(case: Case) -> str:
+    return case.id
+
+
+def _check_together(
+    cases: Sequence[Case], findings: Sequence[Findings], schema: LabelSchema | None, file: Path
+) -> list[Problem]:
+    """Check what only all cases together show."""
+    found = []
+    if schema is None:
+        fix = "mend the errors of dataset.json, then validate again"
+        what = "label values were not checked, because labels is not understood"
+        found.append(problem("SK-V007", what, where=file, fix=fix))
+    else:
+        present = frozenset().union(*(finding.values for finding in findings))
+        for missing in (c for c in schema.classes if c.value not in present):
+            what = f"{missing.name} ({missing.value}) occurs in no label file"
+            fix = "delete it from labels, or add cases that have it"
+            found.append(problem("SK-V006", what, where=file, fix=fix))
+    codes = Counter(finding.orientation for finding in findings if finding.orientation)
+    if len(codes) > 1:
+        listing = ", ".join(f"{code} {count}" for code, count in codes.most_common())
+        what = f"cases are stored in {len(codes)} orientations ({listing})"
+        fix = "nothing needs to be done: cases are brought to the commonest one, results back"
+        found.append(problem("SK-G005", what, where=cases[0].images[0].parent, fix=fix))
+    return found
+
+
+def _blocks(title: str, problems: Sequence[Problem]) -> list[str]:
+    """Render problems, those with the same code and remedy under one heading."""
+    if not problems:
+        return []
+    blocks = [f"{title} ({len(problems)})"]
+    ordered = sorted(problems, key=lambda found: (found.code, found.fix))
+    for (code, fix), group in groupby(ordered, key=lambda found: (found.code, found.fix)):
+        alike = list(group)
+        blocks.append(f"  {code} {CODES[code][1]}")
+        blocks += [f"    {found.where}: {found.message}" for found in alike[:_SHOWN]]
+        if len(alike) > _SHOWN:
+            blocks.append(f"    ... and {len(alike) - _SHOWN} more (--json lists all)")
+        blocks.append(f"    fix: {fix}")
+    return [*blocks, ""]
+
+
+def _count(items: Sequence[Any], noun: str) -> str:
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"

@@ -1,0 +1,86 @@
+"""Overlap of two label maps: everything follows from one confusion matrix.
+
+Both maps hold schema indices (see ``dataset.labels``). Voxels the reference ignores are left
+out altogether; invalid voxels and anything that is no class count as background.
+
+Undefined metrics are None, never NaN and never a made-up 0 or 1:
+
+==============================  ==============================================================
+metric                          undefined when
+==============================  ==============================================================
+dice, iou                       neither reference nor prediction has a voxel
+precision                       nothing is predicted
+recall                          nothing is in the reference
+volume_ref_ml, volume_pred_ml   never
+==============================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+OVERLAP_METRICS = ("dice", "iou", "precision", "recall", "volume_ref_ml", "volume_pred_ml")
+
+Scores = dict[str, float | None]
+"""Metric name -> value, None where it is undefined."""
+
+
+def confusion_matrix(ref: np.ndarray, pred: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count how often reference class i meets predicted class j.
+
+    Args:
+        ref: Schema indices of the reference, any shape; ``num_classes`` marks ignored voxels.
+        pred: Schema indices of the prediction, same shape.
+        num_classes: K, background included.
+
+    Returns:
+        (K, K) int64, rows reference, columns prediction; its sum is the number of voxels that
+        are not ignored.
+    """
+    annotated = ref != num_classes
+    ref, pred = as_classes(ref, num_classes), as_classes(pred, num_classes)
+    # Background on both sides is most of an image: it is counted, not carried along as int64.
+    relevant = annotated & ((ref != 0) | (pred != 0))
+    pairs = ref[relevant].astype(np.int64) * num_classes + pred[relevant]
+    counts = np.bincount(pairs, minlength=num_classes**2)
+    counts[0] = np.count_nonzero(annotated) - len(pairs)
+    return counts.reshape(num_classes, num_classes)
+
+
+def as_classes(indices: np.ndarray, num_classes: int) -> np.ndarray:
+    """Turn invalid (-1) and ignored (K) voxels into background; same shape."""
+    return np.where((indices >= 0) & (indices < num_classes), indices, 0)
+
+
+def overlap_scores(confusion: np.ndarray, members: np.ndarray, voxel_ml: float) -> list[Scores]:
+    """Compute the overlap metrics of several targets, each a union of classes.
+
+    Args:
+        confusion: (K, K) counts from :func:`confusion_matrix`.
+        members: (T, K) bool, whether class k belongs to target t: a row of the identity for a
+            label, ``LabelSchema.region_members`` for regions.
+        voxel_ml: Volume of a voxel in millilitres.
+
+    Returns:
+        One mapping of :data:`OVERLAP_METRICS` per target.
+    """
+    rows = members.astype(np.int64)
+    both = ((rows @ confusion) * rows).sum(axis=1)
+    in_ref, in_pred = rows @ confusion.sum(axis=1), rows @ confusion.sum(axis=0)
+    counts = zip(both.tolist(), in_ref.tolist(), in_pred.tolist(), strict=True)
+    return [_scores(*target, voxel_ml) for target in counts]
+
+
+def _scores(both: int, in_ref: int, in_pred: int, voxel_ml: float) -> Scores:
+    return {
+        "dice": _ratio(2 * both, in_ref + in_pred),
+        "iou": _ratio(both, in_ref + in_pred - both),
+        "precision": _ratio(both, in_pred),
+        "recall": _ratio(both, in_ref),
+        "volume_ref_ml": in_ref * voxel_ml,
+        "volume_pred_ml": in_pred * voxel_ml,
+    }
+
+
+def _ratio(numerator: int, denominator: int) -> float | None:
+    return numerator / denominator if denominator else None

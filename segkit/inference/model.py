@@ -1,0 +1,151 @@
+"""The model folder: portable, self-contained, loaded without running any code of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from segkit.checkpoint import load_checkpoint
+from segkit.dataset.description import DatasetDescription, load_description
+from segkit.errors import UserError
+from segkit.files import content_hash, read_artifact, write_artifact, write_json
+from segkit.networks.build import build_network
+from segkit.planning.plan import ConfigurationPlan, Plan, load_plan, save_plan
+from segkit.structs import from_mapping, to_mapping
+
+MODEL_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSettings:
+    """What prediction needs to know beyond the plan; equal for all folds of a model."""
+
+    configuration: str
+    recipe: str
+    patch_size: tuple[int, ...]
+    mirror_axes: tuple[int, ...]
+    """Spatial axes of the patch that training mirrored, so that prediction may."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model folder, read and checked; the weights are still on disk."""
+
+    folder: Path
+    settings: ModelSettings
+    plan: Plan
+    description: DatasetDescription
+
+    @property
+    def configuration(self) -> ConfigurationPlan:
+        """The planned configuration this model was trained with."""
+        return self.plan.configuration(self.settings.configuration)
+
+
+def save_model(
+    folder: Path, settings: ModelSettings, plan: Plan, description: DatasetDescription
+) -> None:
+    """Write model.json, plan.json and dataset.json, or check them against what other folds wrote.
+
+    Raises:
+        UserError: the folder holds a model with other settings, plan or dataset.
+    """
+    source = content_hash([to_mapping(plan), description.content])
+    if (folder / "model.json").exists():
+        present = read_artifact(folder / "model.json", version=MODEL_VERSION)
+        if present["made_from"] == source and _settings(present, folder) == settings:
+            return
+        if any(folder.glob("fold_*/*.pt")):
+            raise UserError(
+                "this model folder holds folds trained with another plan, dataset or patch size",
+                where=folder,
+                fix="delete the folder, or train under another recipe name (--recipe FILE)",
+            )
+    save_plan(folder / "plan.json", plan, made_from=source)
+    write_json(folder / "dataset.json", description.content)
+    write_artifact(
+        folder / "model.json", to_mapping(settings), version=MODEL_VERSION, made_from=source
+    )
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model folder.
+
+    Raises:
+        UserError: it is none, or its parts do not fit together.
+    """
+    if not (folder / "model.json").is_file():
+        inside = folder.name.startswith("fold_") and (folder.parent / "model.json").is_file()
+        fix = f"give {folder.parent}" if inside else "train a model first, or check the path"
+        raise UserError("not a model folder (no model.json)", where=folder, fix=fix)
+    content = read_artifact(folder / "model.json", version=MODEL_VERSION)
+    plan = load_plan(folder / "plan.json")
+    description = load_description(folder / "dataset.json")
+    if content["made_from"] != content_hash([to_mapping(plan), description.content]):
+        raise UserError(
+            "plan.json or dataset.json was changed after training",
+            where=folder,
+            fix="restore the files that came with the model",
+        )
+    settings = _settings(content, folder)
+    return Model(folder=folder, settings=settings, plan=plan, description=description)
+
+
+def _settings(content: dict, folder: Path) -> ModelSettings:
+    header = ("format_version", "segkit_version", "made_from")
+    own = {key: value for key, value in content.items() if key not in header}
+    return from_mapping(ModelSettings, own, source=folder / "model.json")
+
+
+def trained_folds(folder: Path) -> list[str]:
+    """Names of the folds that can predict; ``all`` only where it stands alone."""
+    folds = sorted(p.parent.name.removeprefix("fold_") for p in folder.glob("fold_*/final.pt"))
+    return [fold for fold in folds if fold != "all"] or folds
+
+
+def load_networks(
+    model: Model, folds: Sequence[str] | None, *, checkpoint: str, device: torch.device
+) -> list[nn.Module]:
+    """Build the network of every fold and load its weights, in eval mode.
+
+    Args:
+        model: The model folder.
+        folds: Fold names; None takes all that are trained.
+        checkpoint: ``final``, ``best`` or ``last``.
+        device: Where the networks go.
+
+    Raises:
+        UserError: no trained fold, or a fold without that checkpoint.
+    """
+    chosen = list(folds) if folds else trained_folds(model.folder)
+    if not chosen:
+        fix = "finish training, or use --checkpoint best"
+        raise UserError("no fold of this model is trained to the end", where=model.folder, fix=fix)
+    return [
+        _load_network(model, model.folder / f"fold_{fold}" / f"{checkpoint}.pt", device)
+        for fold in chosen
+    ]
+
+
+def _load_network(model: Model, path: Path, device: torch.device) -> nn.Module:
+    if not path.is_file():
+        present = ", ".join(sorted(p.stem for p in path.parent.glob("*.pt"))) or "none"
+        folds = ", ".join(trained_folds(model.folder)) or "none"
+        fix = f"checkpoints of this fold: {present}; folds trained to the end: {folds}"
+        raise UserError("no such checkpoint", where=path, fix=fix)
+    network = build_network(
+        model.configuration.network,
+        in_channels=len(model.plan.channel_names),
+        out_channels=model.description.labels.num_outputs,
+        deep_supervision=False,
+    )
+    try:
+        network.load_state_dict(load_checkpoint(path)["network"])
+    except (RuntimeError, KeyError) as error:
+        what = f"the weights do not fit the plan: {str(error).splitlines()[0]}"
+        raise UserError(what, where=path, fix="use the plan.json it was trained with") from None
+    return network.to(device).eval()

@@ -1,0 +1,205 @@
+"""Sliding-window prediction: a preprocessed image in, logits of the same grid out."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from segkit.errors import UserError
+from segkit.inference.tiling import Tile, make_tiles, symmetric_padding
+from segkit.precision import Precision, PrecisionName, choose_precision
+from segkit.runtime import log
+from segkit.types import Shape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictionSettings:
+    """How to predict; the weights are not part of it."""
+
+    step: float = 0.5
+    """Largest distance between neighbouring tiles as a share of the patch, in (0, 1]."""
+    mirror_axes: tuple[int, ...] = ()
+    """Axes of the patch over whose flips (all combinations) logits are averaged."""
+    batch_size: int = 4
+    """Forward passes (tiles and their flips) that go through the network together."""
+    precision: PrecisionName = "fp32"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step <= 1:
+            fix = "0.5 is usual; 1 is faster and a little less accurate"
+            raise UserError(f"the step must lie in (0, 1], got {self.step}", fix=fix)
+        if self.batch_size < 1:
+            raise UserError(
+                f"the batch size must be at least 1, got {self.batch_size}", fix="use 1 or more"
+            )
+
+
+@torch.inference_mode()
+def predict_logits(
+    networks: Sequence[nn.Module],
+    image: np.ndarray | Tensor,
+    patch_size: Shape,
+    settings: PredictionSettings,
+    device: torch.device | str,
+    invalid: np.ndarray | None = None,
+) -> Tensor:
+    """Predict one image tile by tile; overlapping tiles blend with a Gaussian.
+
+    Logits, never probabilities, are averaged: over tiles, over flips, and over the networks
+    (folds). A 2D network (patch with two axes) goes slice by slice along the first axis.
+
+    Args:
+        networks: One or more, in evaluation mode and on ``device``; each turns
+            (B, C, *patch) into (B, out, *patch).
+        image: Preprocessed (C, Z, Y, X). Smaller than the patch: zeros are put around it for the
+            time of the prediction.
+        patch_size: Two or three axes.
+        settings: Step, flips, batch and precision.
+        device: Where the networks run. If the image and its logits do not fit there besides them,
+            they stay in main memory, which is slower and logged.
+        invalid: (Z, Y, X) bool on the grid of ``image``; tiles that are wholly invalid are not
+            predicted and count as zeros. Of an image without any valid voxel one tile is
+            predicted.
+
+    Returns:
+        (out, Z, Y, X) float32, on ``device`` or in main memory.
+
+    Raises:
+        UserError: the device is too small for the batch, or logits are NaN or infinite.
+    """
+    assert networks, "no network to predict with"
+    assert not any(network.training for network in networks), "networks must be in eval mode"
+    patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
+    padding = symmetric_padding(tuple(image.shape[1:]), patch)
+    padded = _pad(torch.as_tensor(_writable(image), dtype=torch.float32), padding, 0.0)
+    tiles = make_tiles(tuple(padded.shape[1:]), patch, settings.step)
+    if invalid is not None:
+        mask = _pad(torch.as_tensor(_writable(invalid))[None], padding, True)[0]
+        tiles = [tile for tile in tiles if not mask[tile.slices].all()] or tiles[:1]
+    slide = functools.partial(
+        _slide,
+        tiles=tiles,
+        flips=_flips(settings.mirror_axes, len(patch_size)),
+        batch_size=settings.batch_size,
+        forward=functools.partial(
+            _forward,
+            networks,
+            device=torch.device(device),
+            precision=choose_precision(settings.precision, torch.device(device)),
+            flat=len(patch_size) == 2,
+        ),
+    )
+    logits = _with_fallback(slide, padded, torch.device(device))
+    inner = [slice(b, n - a) for (b, a), n in zip(padding, padded.shape[1:], strict=True)]
+    return logits[(slice(None), *inner)]
+
+
+def _writable(array: np.ndarray | Tensor) -> np.ndarray | Tensor:
+    """Copy read-only arrays (memory maps), which torch does not take without a warning."""
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        return np.array(array)
+    return array
+
+
+def _pad(volume: Tensor, padding: Sequence[tuple[int, int]], value: float) -> Tensor:
+    """Pad (C, Z, Y, X); torch counts axes from the last."""
+    return pad(volume, [n for pair in reversed(padding) for n in pair], value=value)
+
+
+def _flips(mirror_axes: Sequence[int], ndim: int) -> list[tuple[int, ...]]:
+    """Return every subset of the axes, the empty one first, as axes of (C, Z, Y, X)."""
+    if not set(mirror_axes) <= set(range(ndim)):
+        fix = f"use distinct axes out of {list(range(ndim))}"
+        raise UserError(f"cannot mirror axes {list(mirror_axes)} of a {ndim}D patch", fix=fix)
+    axes = [axis + 4 - ndim for axis in sorted(set(mirror_axes))]
+    return [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
+
+
+def _with_fallback(
+    slide: Callable[[Tensor], Tensor], image: Tensor, device: torch.device
+) -> Tensor:
+    """Keep image and logits on the device, or in main memory where that fails."""
+    try:
+        return _finite(slide(image.to(device)))
+    except torch.cuda.OutOfMemoryError:
+        # Retried below, where this exception no longer holds on to the memory.
+        pass
+    log.warning("the logits do not fit on %s; collecting them in main memory, slower", device)
+    torch.cuda.empty_cache()
+    try:
+        return _finite(slide(image.cpu()))
+    except torch.cuda.OutOfMemoryError:
+        what = f"{device} has too little memory for the network and its batch"
+        fix = "use a smaller prediction batch size, a larger GPU, or --device cpu"
+        raise UserError(what, where=f"device {device}", fix=fix) from None
+
+
+def _slide(
+    image: Tensor,
+    *,
+    tiles: Sequence[Tile],
+    flips: Sequence[tuple[int, ...]],
+    batch_size: int,
+    forward: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Add up the weighted logits of every tile and flip, on the device of ``image``."""
+    logits: Tensor | None = None
+    for passes in _chunks(itertools.product(tiles, flips), batch_size):
+        batch = [image[(slice(None), *tile.slices)].flip(flip) for tile, flip in passes]
+        outputs = forward(torch.stack(batch)).to(image.device)
+        if logits is None:
+            logits = image.new_zeros(outputs.shape[1], *image.shape[1:])
+        for (tile, flip), output in zip(passes, outputs, strict=True):
+            target = logits[(slice(None), *tile.slices)]
+            target.addcmul_(output.flip(flip), _weight(tile, image.device), value=1 / len(flips))
+    assert logits is not None
+    return logits
+
+
+def _chunks(
+    passes: Iterator[tuple[Tile, tuple[int, ...]]], size: int
+) -> Iterator[list[tuple[Tile, tuple[int, ...]]]]:
+    while chunk := list(itertools.islice(passes, size)):
+        yield chunk
+
+
+def _weight(tile: Tile, device: torch.device) -> Tensor:
+    """Return the (Z, Y, X) share of a tile in its voxels."""
+    z, y, x = (torch.from_numpy(weights).to(device) for weights in tile.weights)
+    return z[:, None, None] * y[:, None] * x
+
+
+def _forward(
+    networks: Sequence[nn.Module],
+    batch: Tensor,
+    *,
+    device: torch.device,
+    precision: Precision,
+    flat: bool,
+) -> Tensor:
+    """Average the logits of all networks for one batch (B, C, Z, Y, X); float32.
+
+    ``flat``: the networks are 2D; Z is 1 and taken away for them.
+    """
+    batch = batch.to(device)
+    batch = batch.squeeze(2) if flat else batch
+    with precision.autocast():
+        logits = networks[0](batch).float()
+        for network in networks[1:]:
+            logits = logits + network(batch).float()
+    logits = logits / len(networks)
+    return logits.unsqueeze(2) if flat else logits
+
+
+def _finite(logits: Tensor) -> Tensor:
+    if all(bool(channel.isfinite().all()) for channel in logits):
+        return logits
+    fix = "predict in fp32; if that does not help, the image holds NaN or the weights are damaged"
+    raise UserError("the network returned NaN or infinite logits", fix=fix)

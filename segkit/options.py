@@ -1,0 +1,259 @@
+"""The options of every command, typed once: the command line and the Python API share them.
+
+A field is a flag: its metadata is what ``argparse`` is told. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+def _flag(*names: str, help: str, default: Any = None, **argparse: Any) -> Any:
+    """Describe one option; without names it is positional."""
+    return field(default=default, metadata={"names": names, "help": help, **argparse})
+
+
+def duration(text: str) -> float:
+    """Read ``90s``, ``30m``, ``1h30m``, ``2h`` or plain minutes; returns seconds.
+
+    Raises:
+        ValueError: not a duration, or not positive.
+    """
+    match = re.fullmatch(r"(?:(\d+\.?\d*)h)?(?:(\d+\.?\d*)m?)?(?:(\d+\.?\d*)s)?", text.strip())
+    parts = [float(part or 0) for part in match.groups()] if match else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not match or seconds <= 0:
+        raise ValueError(f"not a duration: {text!r}")
+    return seconds
+
+
+def fold(text: str) -> str:
+    """Read a fold: a number from 0, or ``all``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text != "all" and not text.isdigit():
+        raise ValueError(f"not a fold: {text!r}")
+    return text if text == "all" else str(int(text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of all commands."""
+
+    workdir: Path = _flag(
+        "-w",
+        "--workdir",
+        help="folder for all that segkit makes (default $SEGKIT_WORKDIR or ./segkit_work)",
+        default=Path("segkit_work"),
+        type=Path,
+        metavar="DIR",
+    )
+    device: str = _flag("--device", help="auto, cpu, cuda, cuda:N or mps", default="auto")
+    jobs: int | None = _flag(
+        "-j",
+        "--jobs",
+        help="worker processes (default: as CPUs and memory allow)",
+        type=int,
+        metavar="N",
+    )
+    verbose: bool = _flag(
+        "-v", "--verbose", help="more detail, and tracebacks", default=False, action="store_true"
+    )
+    quiet: bool = _flag(
+        "-q", "--quiet", help="only warnings and results", default=False, action="store_true"
+    )
+    raw_folders: tuple[Path, ...] = ()
+    """Searched for datasets given by name or number."""
+    started: float | None = None
+    """Monotonic time at which the command began; time budgets count from here."""
+
+
+_DATASET_HELP = "folder with dataset.json, or the name or number of a dataset under $nnUNet_raw"
+_CONFIG_HELP = "configuration: 2d or 3d_fullres"
+_BUDGET_HELP = "train the best model in this time, e.g. 30m, 2h, 1h30m"
+_SET_HELP = "change recipe values, e.g. schedule.epochs=50"
+_RECIPE_HELP = "name of a shipped recipe or a YAML file"
+_PLANNER_HELP = "default, resenc_m, resenc_l or resenc_xl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Common):
+    """Options of commands that work on a raw dataset."""
+
+    dataset: str = _flag(help=_DATASET_HELP, metavar="DATASET")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validate(Dataset):
+    """Check a dataset: every problem of dataset.json and of all cases, in one run."""
+
+    json: bool = _flag(
+        "--json", help="print the report as JSON", default=False, action="store_true"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Dataset):
+    """Measure the training images and plan spacing, patch, batch and network; says why."""
+
+    configurations: tuple[str, ...] = _flag(
+        "-c", "--configurations", help="which to prepare (default: all)", default=(), nargs="+"
+    )
+    planner: str = _flag("--planner", help=_PLANNER_HELP, default="default")
+    gpu_memory_gb: float | None = _flag(
+        "--gpu-memory-gb", help="plan for this much GPU memory", type=float, metavar="G"
+    )
+    spacing: tuple[float, ...] | None = _flag(
+        "--spacing", help="target spacing in mm", type=float, nargs=3, metavar=("Z", "Y", "X")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess(Dataset):
+    """Crop, normalise and resample the training cases as planned; redoes only what changed."""
+
+    configurations: tuple[str, ...] = _flag(
+        "-c", "--configurations", help="which to prepare (default: all)", default=(), nargs="+"
+    )
+    planner: str = _flag("--planner", help=_PLANNER_HELP, default="default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanAndPreprocess(Plan):
+    """Plan, then preprocess."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingChoice(Dataset):
+    """Which model, and how it is trained."""
+
+    planner: str = _flag("--planner", help=_PLANNER_HELP, default="default")
+    recipe: str = _flag("--recipe", help=_RECIPE_HELP, default="default", metavar="NAME|FILE")
+    settings: tuple[str, ...] = _flag(
+        "--set", help=_SET_HELP, default=(), nargs="+", action="extend", metavar="KEY=VALUE"
+    )
+    time_budget: float | None = _flag(
+        "--time-budget", help=_BUDGET_HELP, type=duration, metavar="TIME"
+    )
+    resume: bool = _flag("--resume", help="go on from last.pt", default=False, action="store_true")
+    overwrite: bool = _flag(
+        "--overwrite", help="replace a fold already trained", default=False, action="store_true"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(TrainingChoice):
+    """Train one fold of one configuration."""
+
+    configuration: str = _flag(help=_CONFIG_HELP, metavar="CONFIG")
+    fold: str = _flag(
+        "--fold", help="0 to 4, or all (default 0)", default="0", type=fold, metavar="FOLD"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Common):
+    """Segment images with a trained model."""
+
+    inputs: tuple[Path, ...] = _flag(
+        "-i",
+        "--input",
+        help="folder, file or files",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="IN",
+    )
+    output: Path = _flag("-o", "--output", help="folder", type=Path, required=True, metavar="OUT")
+    model: Path | None = _flag("-m", "--model", help="model folder", type=Path, metavar="MODEL")
+    dataset: str | None = _flag("-d", "--dataset", help=_DATASET_HELP, metavar="DATASET")
+    configuration: str | None = _flag("-c", "--configuration", help=_CONFIG_HELP, metavar="CONFIG")
+    planner: str = _flag("--planner", help=_PLANNER_HELP, default="default")
+    recipe: str | None = _flag("--recipe", help="recipe the model was trained with", metavar="NAME")
+    folds: tuple[str, ...] = _flag(
+        "--folds", help="folds to average (default: all trained)", nargs="+", default=(), type=fold
+    )
+    checkpoint: str = _flag(
+        "--checkpoint",
+        help="final, best or last",
+        default="final",
+        choices=("final", "best", "last"),
+    )
+    no_tta: bool = _flag(
+        "--no-tta", help="do not average over mirrored images", default=False, action="store_true"
+    )
+    step: float = _flag(
+        "--step", help="tile step as a share of the patch (default 0.5)", default=0.5, type=float
+    )
+    save_probabilities: bool = _flag(
+        "--save-probabilities",
+        help="also write CASE.npz with the probabilities",
+        default=False,
+        action="store_true",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Common):
+    """Compare predicted with reference label maps; prints a table, writes summary and report."""
+
+    predictions: Path = _flag(
+        "-p", "--predictions", help="folder", type=Path, required=True, metavar="PRED"
+    )
+    references: Path = _flag(
+        "-r", "--references", help="folder", type=Path, required=True, metavar="REF"
+    )
+    description: Path = _flag(
+        "-d",
+        "--dataset-json",
+        help="dataset.json",
+        type=Path,
+        required=True,
+        metavar="DATASET_JSON",
+    )
+    output: Path | None = _flag(
+        "-o", "--output", help="folder for the reports (default PRED)", type=Path, metavar="OUT"
+    )
+    metrics: tuple[str, ...] = _flag(
+        "--metrics", help="which metrics (default: overlap and volumes)", default=(), nargs="+"
+    )
+    nsd_tolerance_mm: float = _flag(
+        "--nsd-tolerance-mm", help="tolerance of nsd (default 1)", default=1.0, type=float
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(TrainingChoice):
+    """Everything in one go: validate, plan, preprocess, train all folds, cross-validate."""
+
+    configuration: str = _flag(
+        "-c", "--configuration", help=_CONFIG_HELP, default="3d_fullres", metavar="CONFIG"
+    )
+    folds: tuple[str, ...] = _flag(
+        "--folds", help="folds to train (default 0 1 2 3 4)", nargs="+", default=(), type=fold
+    )
+    time_budget: float | None = _flag(
+        "--time-budget", help="train each fold this long, e.g. 30m", type=duration, metavar="TIME"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Common):
+    """Make a small dataset, then plan, preprocess, train, predict and evaluate on it."""
+
+    output: Path = _flag(
+        "-o", "--output", help="folder", default=Path("segkit_demo"), type=Path, metavar="DIR"
+    )
+    time_budget: float = _flag(
+        "--time-budget", help=_BUDGET_HELP, default=240.0, type=duration, metavar="TIME"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor(Common):
+    """Show what this machine offers segkit: versions, devices, memory, and what is missing."""

@@ -1,0 +1,231 @@
+"""What planning needs to know of a data set: spacings, shapes, intensities.
+
+The per-case results are kept in ``fingerprint.json`` under a hash of the case's files, so that a
+changed or added case is the only one that is read again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from segkit.dataset.cases import Case, case_identity
+from segkit.dataset.description import DatasetDescription
+from segkit.dataset.orientation import reorient_array
+from segkit.errors import UserError
+from segkit.files import content_hash, read_artifact, write_artifact
+from segkit.planning.intensities import pool_cases
+from segkit.planning.measure import CaseFingerprint, measure_case, triple
+from segkit.planning.plan import IntensityStatistics
+from segkit.runtime import choose_jobs, cpu_count, log, map_cases
+from segkit.structs import from_mapping, to_mapping
+
+__all__ = [
+    "CaseFingerprint",
+    "Fingerprint",
+    "dataset_hash",
+    "extract_fingerprint",
+    "load_fingerprint",
+    "save_fingerprint",
+    "update_fingerprint",
+]
+
+FINGERPRINT_VERSION = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fingerprint:
+    """What is measured of a data set.
+
+    Where cases differ in orientation, their shapes and spacings are those after bringing each to
+    the majority's.
+    """
+
+    cases: tuple[CaseFingerprint, ...]
+    intensities: tuple[IntensityStatistics, ...]
+    """One a channel: foreground voxels, every case weighing the same."""
+    median_relative_size_after_crop: float
+    """Median over cases of the share of voxels inside the crop, in (0, 1]."""
+    labelled_share_in_zero: float
+    """Share of labelled voxels outside the nonzero mask; 0 without labels."""
+
+    @property
+    def orientation(self) -> str | None:
+        """The code all cases are brought to, or None where they share one already."""
+        return _common_orientation(case.orientation for case in self.cases)
+
+
+def extract_fingerprint(
+    description: DatasetDescription,
+    cases: Sequence[Case],
+    *,
+    jobs: int | None = None,
+    previous: Fingerprint | None = None,
+) -> Fingerprint:
+    """Measure a data set; the result does not depend on the number of jobs.
+
+    Foreground intensities are those of voxels of a class: ignored voxels never enter, nor do
+    invalid ones. Mean, deviation and range are over all of them; percentiles are over at most
+    a million voxels of a case and channel, drawn with a fixed seed where there are more.
+
+    Args:
+        description: Of the data set.
+        cases: Its training cases.
+        jobs: Worker processes; None chooses.
+        previous: An earlier fingerprint, whose unchanged cases are not read again.
+
+    Raises:
+        UserError: unreadable files, channels that do not match ``channel_names``, an image and
+            label of different shape, values that are not finite, undeclared labels; or every
+            image is zero everywhere.
+    """
+    known = {case.identity: case for case in _as_stored(previous)}
+    identities = _identities(description, cases)
+    todo = [i for i, identity in enumerate(identities) if identity not in known]
+    measured = map_cases(
+        partial(measure_case, description.labels, description.reader, description.channel_names),
+        [(cases[i], identities[i]) for i in todo],
+        label="fingerprint",
+        jobs=choose_jobs(jobs, items=max(1, len(todo)), bytes_per_job=_bytes_per_case(cases)),
+        name=lambda item: item[0].id,
+    )
+    known |= {case.identity: case for case in measured}
+    found = [
+        replace(known[identity], case=case.id)
+        for case, identity in zip(cases, identities, strict=True)
+    ]
+    return _summarize(found)
+
+
+def update_fingerprint(
+    path: Path, description: DatasetDescription, cases: Sequence[Case], *, jobs: int | None = None
+) -> Fingerprint:
+    """Bring ``fingerprint.json`` up to date, reading changed and new cases only.
+
+    A file that cannot be used is made again, with a warning. See :func:`extract_fingerprint`.
+    """
+    previous = None
+    if path.exists():
+        try:
+            previous = load_fingerprint(path)
+        except UserError as error:
+            log.warning("%s is made again: %s", path, error.what)
+    fingerprint = extract_fingerprint(description, cases, jobs=jobs, previous=previous)
+    if fingerprint != previous:
+        made_from = _source_hash(description, [case.identity for case in fingerprint.cases])
+        save_fingerprint(path, fingerprint, made_from=made_from)
+    return fingerprint
+
+
+def dataset_hash(description: DatasetDescription, cases: Sequence[Case]) -> str:
+    """Hash dataset.json and the files of every case: what a fingerprint is made from."""
+    return _source_hash(description, _identities(description, cases))
+
+
+def save_fingerprint(path: Path, fingerprint: Fingerprint, *, made_from: str) -> None:
+    """Write ``fingerprint.json``; ``made_from`` is the :func:`dataset_hash`."""
+    content = to_mapping(fingerprint)
+    write_artifact(path, content, version=FINGERPRINT_VERSION, made_from=made_from)
+
+
+def load_fingerprint(path: Path) -> Fingerprint:
+    """Read a fingerprint.
+
+    Raises:
+        UserError: missing, of another version, or with unknown or wrong keys.
+    """
+    content = read_artifact(path, version=FINGERPRINT_VERSION)
+    for key in ("format_version", "segkit_version", "made_from"):
+        content.pop(key, None)
+    return from_mapping(Fingerprint, content, source=path)
+
+
+def _source_hash(description: DatasetDescription, identities: Sequence[str]) -> str:
+    return content_hash([description.hash(), list(identities)])
+
+
+def _identities(description: DatasetDescription, cases: Sequence[Case]) -> list[str]:
+    """Hash everything :func:`measure_case` depends on, for every case."""
+    settings = [to_mapping(description.labels), description.reader, len(description.channel_names)]
+    with ThreadPoolExecutor(cpu_count()) as pool:  # hashing releases the interpreter lock
+        return [content_hash([files, settings]) for files in pool.map(case_identity, cases)]
+
+
+def _bytes_per_case(cases: Sequence[Case]) -> int:
+    """Guess the memory of a worker: files hold compressed integers, memory holds float32."""
+    largest = max((sum(f.stat().st_size for f in case.images) for case in cases), default=0)
+    return (1 << 28) + 20 * largest
+
+
+def _summarize(cases: Sequence[CaseFingerprint]) -> Fingerprint:
+    common = _common_orientation(case.orientation for case in cases)
+    if common is not None:
+        cases = [_reoriented(case, case.orientation, common) for case in cases]
+    kept = [math.prod(case.shape_after_crop) / math.prod(case.shape) for case in cases]
+    labelled = sum(case.labelled_voxels for case in cases)
+    in_zero = sum(case.labelled_in_zero for case in cases)
+    return Fingerprint(
+        cases=tuple(cases),
+        intensities=_pool(cases),
+        median_relative_size_after_crop=float(np.median(kept)),
+        labelled_share_in_zero=in_zero / labelled if labelled else 0.0,
+    )
+
+
+def _pool(cases: Sequence[CaseFingerprint]) -> tuple[IntensityStatistics, ...]:
+    chosen = [case for case in cases if case.labelled_voxels]
+    if not chosen:
+        log.warning("no case has a labelled voxel: intensity statistics are over whole images")
+        chosen = [case for case in cases if case.intensities]
+    if not chosen:
+        what = "every training image is zero everywhere"
+        raise UserError(what, where=", ".join(c.case for c in cases[:5]), fix="check the images")
+    per_channel = zip(*(case.intensities for case in chosen), strict=True)
+    return tuple(pool_cases(channel) for channel in per_channel)
+
+
+def _common_orientation(codes: Iterable[str]) -> str | None:
+    """The most frequent code (ties: first in the alphabet), None if there is only one."""
+    counts = sorted(Counter(codes).items(), key=lambda item: (-item[1], item[0]))
+    return counts[0][0] if len(counts) > 1 else None
+
+
+def _as_stored(fingerprint: Fingerprint | None) -> list[CaseFingerprint]:
+    """Undo the common orientation."""
+    if fingerprint is None:
+        return []
+    common = fingerprint.orientation
+    return [
+        case if common is None else _reoriented(case, common, case.orientation)
+        for case in fingerprint.cases
+    ]
+
+
+def _reoriented(case: CaseFingerprint, old: str, new: str) -> CaseFingerprint:
+    """Permute shapes and spacing from the axes of one orientation code to those of another."""
+    axes = axis_permutation(old, new)
+    return replace(
+        case,
+        shape=_permuted(case.shape, axes),
+        shape_after_crop=_permuted(case.shape_after_crop, axes),
+        spacing_mm=_permuted(case.spacing_mm, axes),
+    )
+
+
+def axis_permutation(old: str, new: str) -> tuple[int, int, int]:
+    """Say which array axis (z, y, x) of orientation ``old`` becomes each one of ``new``."""
+    # An array whose extents name its axes tells where each of them goes.
+    return triple(n - 1 for n in reorient_array(np.empty((1, 2, 3)), old, new).shape)
+
+
+def _permuted(values: tuple[T, T, T], axes: tuple[int, int, int]) -> tuple[T, T, T]:
+    return triple(values[axis] for axis in axes)

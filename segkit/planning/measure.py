@@ -1,0 +1,108 @@
+"""Measuring one training case: its grid, its crop, its foreground intensities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from segkit.dataset.cases import Case
+from segkit.dataset.image_io import read_image, read_labels
+from segkit.dataset.labels import LabelSchema
+from segkit.dataset.nonzero import bounding_box, box_shape, nonzero_mask
+from segkit.errors import UserError
+from segkit.planning.intensities import CaseIntensities, summarize_case
+from segkit.types import Volume
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaseFingerprint:
+    """What is measured of one training case."""
+
+    case: str
+    shape: tuple[int, int, int]
+    """(z, y, x) in voxels, as are all triples here."""
+    shape_after_crop: tuple[int, int, int]
+    """Shape of the bounding box of the nonzero mask."""
+    spacing_mm: tuple[float, float, float]
+    orientation: str
+    """The case's own code, whatever it was brought to."""
+    labelled_voxels: int = 0
+    """Voxels of a class (ignored ones left out)."""
+    labelled_in_zero: int = 0
+    """Those of them outside the nonzero mask. Zeros it encloses (0 HU inside a body) count as
+    image."""
+    intensities: tuple[CaseIntensities, ...] = ()
+    """One a channel, over labelled voxels, or over all valid ones of a case without any; empty
+    where the case has neither."""
+    identity: str = ""
+    """Hash of the files and settings it was measured from."""
+
+
+def measure_case(
+    labels: LabelSchema,
+    reader: str | None,
+    channel_names: tuple[str, ...],
+    item: tuple[Case, str],
+) -> CaseFingerprint:
+    """Measure one case as stored; runs in a worker process."""
+    case, identity = item
+    volume = read_image(case.images, reader)
+    indices = _read_indices(case, labels, reader)
+    _check(case, volume, indices, channel_names)
+    image = volume.array
+    valid = nonzero_mask(image)
+    labelled = (indices > 0) & (indices < labels.ignore_index)
+    counted = labelled if labelled.any() else valid
+    return CaseFingerprint(
+        case=case.id,
+        shape=triple(volume.shape),
+        shape_after_crop=triple(box_shape(bounding_box(valid))),
+        spacing_mm=triple(volume.geometry.spacing_mm),
+        orientation=volume.geometry.orientation(),
+        labelled_voxels=int(labelled.sum()),
+        labelled_in_zero=int((labelled & ~valid).sum()),
+        intensities=_intensities(image, counted),
+        identity=identity,
+    )
+
+
+def _intensities(image: np.ndarray, counted: np.ndarray) -> tuple[CaseIntensities, ...]:
+    if not counted.any():
+        return ()
+    return tuple(summarize_case(channel[counted]) for channel in image)
+
+
+def _read_indices(case: Case, labels: LabelSchema, reader: str | None) -> np.ndarray:
+    if case.label is None:
+        raise UserError("the case has no label file", where=case.id, fix="add it to labelsTr")
+    return labels.encode(read_labels(case.label, reader).array[0], source=case.label)
+
+
+def _check(case: Case, volume: Volume, indices: np.ndarray, channel_names: tuple[str, ...]) -> None:
+    channels = len(volume.array)
+    if channels != len(channel_names):
+        raise UserError(
+            f"the image has {channels} channel(s), dataset.json names {len(channel_names)}",
+            where=case.images[0],
+            fix="make channel_names and the files agree",
+        )
+    if indices.shape != volume.shape:
+        raise UserError(
+            f"the label has shape {indices.shape}, the image {volume.shape} (z, y, x)",
+            where=case.label,
+            fix="resample the label onto the grid of the image",
+        )
+    if not np.isfinite(volume.array).all():
+        what = "the image holds NaN or infinite values"
+        raise UserError(what, where=case.images[0], fix="replace them, for example by 0")
+
+
+def triple(values: Iterable[T]) -> tuple[T, T, T]:
+    """Return three values as a tuple of three."""
+    first, second, third = values
+    return first, second, third

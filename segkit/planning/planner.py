@@ -1,0 +1,274 @@
+"""From a fingerprint to a plan, with the reason of every decision.
+
+The rules are those of nnU-Net v2 (Isensee et al., Nature Methods 2021; Isensee et al., MICCAI
+2024 for the residual encoder presets); what differs between planners is in ``presets.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segkit.dataset.description import DatasetDescription
+from segkit.errors import UserError
+from segkit.planning.fingerprint import Fingerprint
+from segkit.planning.patch import Budget, SizedNetwork, plan_patch, times
+from segkit.planning.plan import ConfigurationPlan, Normalization, Plan
+from segkit.planning.presets import PLANNERS, PlannerSettings, planner_settings
+from segkit.planning.spacing import (
+    LOWRES_MIN_GAIN,
+    LOWRES_PATCH_SHARE,
+    coarser,
+    median_shape,
+    shape_at,
+    slice_axis_first,
+    target_spacing,
+    volume,
+)
+from segkit.types import Shape, Spacing
+
+__all__ = ["PLANNERS", "PlannerSettings", "explain", "make_plan", "plan_lowres"]
+
+NORMALIZATIONS: dict[str, Normalization] = {
+    "ct": "ct",
+    "nonorm": "none",
+    "zscore": "zscore",
+    "rescale_to_0_1": "rescale_to_0_1",
+    "rgb_to_0_1": "rgb_to_0_1",
+}
+"""Normalisation by channel name (case does not matter); any other name means z-score."""
+MASKED_BELOW = 0.75
+"""Cropping that leaves less than this share of a case makes z-score look inside the mask only."""
+FORCE_BELOW = 1e-4
+"""Share of labelled voxels outside the nonzero mask up to which they are taken for mistakes."""
+AXES = "zyx"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Space:
+    """The grid all cases are brought to, in planned axis order."""
+
+    spacing_mm: Spacing
+    median: tuple[float, ...]
+    cases: int
+    transpose: tuple[int, int, int]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Channels:
+    """How intensities are normalised, one entry a channel."""
+
+    normalization: tuple[Normalization, ...]
+    inside_mask: tuple[bool, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LowresPlan:
+    """A low resolution stage: spacing, median shape there, and its patch."""
+
+    spacing_mm: Spacing
+    median: tuple[float, ...]
+    sized: SizedNetwork
+
+
+def make_plan(
+    fingerprint: Fingerprint,
+    description: DatasetDescription,
+    *,
+    planner: str = "default",
+    gpu_memory_gb: float | None = None,
+    spacing_mm: Spacing | None = None,
+) -> Plan:
+    """Plan the configurations ``2d`` and ``3d_fullres`` (planes get ``2d`` only).
+
+    Args:
+        fingerprint: Of all training cases.
+        description: Of the same dataset.
+        planner: A name in :data:`PLANNERS`.
+        gpu_memory_gb: Memory to plan for; None takes what the planner was made for.
+        spacing_mm: (z, y, x) to resample to in place of the rule's.
+
+    Raises:
+        UserError: unknown planner, a spacing or memory that is not positive, or too little memory.
+    """
+    budget = _budget(planner, description, gpu_memory_gb)
+    space = _plan_space(fingerprint, spacing_mm)
+    channels = _plan_channels(fingerprint, description.channel_names)
+    configurations = {"2d": _plan_2d(space, channels, budget)}
+    if space.median[0] != 1:
+        configurations["3d_fullres"] = _plan_fullres(space, channels, budget)
+    force, force_reason = _invalid_rule(fingerprint)
+    return Plan(
+        planner=planner,
+        dataset=description.name,
+        channel_names=description.channel_names,
+        transpose_forward=space.transpose,
+        orientation=fingerprint.orientation,
+        intensities=fingerprint.intensities,
+        force_invalid_to_background=force,
+        configurations=configurations,
+        reasons=(
+            _orientation_reason(fingerprint),
+            *space.reasons,
+            *channels.reasons,
+            force_reason,
+            *(() if "3d_fullres" in configurations else ("no 3D configuration: planes only",)),
+        ),
+    )
+
+
+def explain(plan: Plan) -> list[str]:
+    """List every decision of a plan with its reason, one line each."""
+    lines = [f"{plan.dataset}, planner {plan.planner}", *plan.reasons]
+    for name, configuration in plan.configurations.items():
+        lines += [f"{name}: {reason}" for reason in configuration.reasons]
+    return lines
+
+
+def _budget(planner: str, description: DatasetDescription, gpu_memory_gb: float | None) -> Budget:
+    settings = planner_settings(planner)
+    if gpu_memory_gb is not None and not 0 < gpu_memory_gb < math.inf:
+        what = f"GPU memory must be a positive number of GB, got {gpu_memory_gb}"
+        raise UserError(what, where="--gpu-memory-gb", fix="give for example 8")
+    return Budget(
+        settings=settings, heads=len(description.content["labels"]), gpu_memory_gb=gpu_memory_gb
+    )
+
+
+def _plan_space(fingerprint: Fingerprint, wanted_mm: Spacing | None) -> _Space:
+    cases = fingerprint.cases
+    spacings = [case.spacing_mm for case in cases]
+    shapes = [case.shape_after_crop for case in cases]
+    if wanted_mm is None:
+        spacing, reason = target_spacing(spacings, shapes)
+    else:
+        spacing, reason = _checked(wanted_mm), "as asked for"
+    median = median_shape(spacings, shapes, spacing)
+    transpose = slice_axis_first(spacing, median)
+    order = ", ".join(AXES[axis] for axis in transpose)
+    return _Space(
+        spacing_mm=tuple(spacing[axis] for axis in transpose),
+        median=tuple(median[axis] for axis in transpose),
+        cases=len(cases),
+        transpose=transpose,
+        reasons=(
+            f"spacing {times(spacing)} mm (z, y, x): {reason}",
+            f"axis order {order}: the axis with the largest spacing comes first",
+        ),
+    )
+
+
+def _checked(spacing_mm: Spacing) -> Spacing:
+    if len(spacing_mm) != 3 or not all(0 < value < math.inf for value in spacing_mm):
+        what = f"a spacing is three positive numbers (z y x, in mm), got {list(spacing_mm)}"
+        raise UserError(what, where="--spacing", fix="give for example 1 1 1")
+    return tuple(float(value) for value in spacing_mm)
+
+
+def _plan_channels(fingerprint: Fingerprint, names: tuple[str, ...]) -> _Channels:
+    schemes = tuple(NORMALIZATIONS.get(name.casefold(), "zscore") for name in names)
+    share = fingerprint.median_relative_size_after_crop
+    masked = share < MASKED_BELOW
+    inside = tuple(masked and scheme == "zscore" for scheme in schemes)
+    reasons = [
+        f"channel {i} normalized by {scheme}: its name is {name!r}"
+        for i, (scheme, name) in enumerate(zip(schemes, names, strict=True))
+    ]
+    where = "inside the nonzero mask" if any(inside) else "over the whole cropped image"
+    why = f"cropping to nonzero voxels leaves {share:.0%} of a case (median)"
+    if "zscore" in schemes:
+        reasons.append(f"z-score {where}: {why}, the limit is {MASKED_BELOW:.0%}")
+    return _Channels(normalization=schemes, inside_mask=inside, reasons=tuple(reasons))
+
+
+def _plan_2d(space: _Space, channels: _Channels, budget: Budget) -> ConfigurationPlan:
+    voxels = volume(space.median) * space.cases
+    sized = plan_patch(space.spacing_mm[1:], space.median[1:], voxels, budget)
+    reason = "Dice over the whole batch: a slice alone often lacks a class"
+    return _configuration(space.spacing_mm[1:], space.median[1:], channels, sized, (True, reason))
+
+
+def _plan_fullres(space: _Space, channels: _Channels, budget: Budget) -> ConfigurationPlan:
+    voxels = volume(space.median) * space.cases
+    sized = plan_patch(space.spacing_mm, space.median, voxels, budget)
+    lowres = plan_lowres(space.spacing_mm, space.median, sized.patch_size, space.cases, budget)
+    share = min(1.0, volume(sized.patch_size) / volume(space.median))
+    if lowres is not None:
+        reason = f"Dice over the whole batch: a patch sees only {share:.0%} of the median case"
+    else:
+        reason = f"Dice of each sample: a patch sees {share:.0%} of the median case"
+    return _configuration(
+        space.spacing_mm, space.median, channels, sized, (lowres is not None, reason)
+    )
+
+
+def plan_lowres(
+    spacing_mm: Spacing,
+    median: Sequence[float],
+    patch_size: Shape,
+    cases: int,
+    budget: Budget,
+) -> LowresPlan | None:
+    """Find the low resolution at which a patch sees a quarter of the median case.
+
+    Args:
+        spacing_mm: Full resolution, planned axis order.
+        median: Median shape there.
+        patch_size: Patch there.
+        cases: Number of training cases.
+        budget: As for the full resolution.
+
+    Returns:
+        None where the full resolution patch already sees that much, or where the low resolution
+        would save less than half of the voxels.
+    """
+    found, spacing, shape = None, spacing_mm, tuple(median)
+    while volume(patch_size) / volume(shape) < LOWRES_PATCH_SHARE:
+        spacing = coarser(spacing)
+        shape = shape_at(median, spacing_mm, spacing)
+        rounded = tuple(float(round(n)) for n in shape)
+        sized = plan_patch(spacing, rounded, volume(shape) * cases, budget)
+        patch_size = sized.patch_size
+        found = LowresPlan(spacing_mm=spacing, median=rounded, sized=sized)
+    return None if volume(median) / volume(shape) < LOWRES_MIN_GAIN else found
+
+
+def _configuration(
+    spacing_mm: Spacing,
+    median: tuple[float, ...],
+    channels: _Channels,
+    sized: SizedNetwork,
+    batch_dice: tuple[bool, str],
+) -> ConfigurationPlan:
+    median_reason = f"spacing {times(spacing_mm)} mm, where the median case has {times(median)}"
+    return ConfigurationPlan(
+        spacing_mm=spacing_mm,
+        patch_size=sized.patch_size,
+        batch_size=sized.batch_size,
+        median_shape=median,
+        normalization=channels.normalization,
+        normalize_inside_mask=channels.inside_mask,
+        batch_dice=batch_dice[0],
+        network=sized.network,
+        reasons=(median_reason + " voxels", *sized.reasons, batch_dice[1]),
+    )
+
+
+def _invalid_rule(fingerprint: Fingerprint) -> tuple[bool, str]:
+    share = fingerprint.labelled_share_in_zero
+    force = share <= FORCE_BELOW
+    rule = "always background" if force else "predicted like any other"
+    why = f"{share:.3%} of the labelled voxels lie there, the limit is {FORCE_BELOW:.2%}"
+    return force, f"voxels outside the nonzero mask are {rule}: {why}"
+
+
+def _orientation_reason(fingerprint: Fingerprint) -> str:
+    codes = Counter(case.orientation for case in fingerprint.cases)
+    if fingerprint.orientation is None:
+        return f"orientation as stored: every case is {next(iter(codes))}"
+    listing = ", ".join(f"{code} {n}" for code, n in codes.most_common())
+    return f"every case is brought to {fingerprint.orientation}: orientations are mixed ({listing})"

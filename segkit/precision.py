@@ -1,0 +1,53 @@
+"""Number format of the forward pass in training and prediction."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+
+from segkit.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Number format of the forward pass; weights and loss stay float32."""
+
+    device_type: str
+    dtype: torch.dtype
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Run the forward pass in ``dtype``."""
+        enabled = self.dtype != torch.float32
+        with torch.autocast(self.device_type, dtype=self.dtype, enabled=enabled):
+            yield
+
+
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
+    """Resolve ``auto``: fp16 on CUDA, bf16 where the CPU multiplies it natively, else fp32.
+
+    Raises:
+        UserError: unknown name, or fp16 was asked for on a CPU.
+    """
+    if name not in (names := get_args(PrecisionName)):
+        raise UserError(f"unknown precision {name!r}", fix=f"use one of {', '.join(names)}")
+    if name == "auto":
+        native = {"cuda": "fp16", "cpu": "bf16" if _cpu_has_bf16() else "fp32"}
+        name = native.get(device.type, "fp32")  # type: ignore[assignment]
+    if name == "fp16" and device.type == "cpu":
+        fix = "use bf16, fp32 or auto"
+        raise UserError("fp16 needs a GPU", where="precision", fix=fix)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return Precision(device_type=device.type, dtype=dtypes[name])
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,176 @@
+"""All cases of a dataset into the store: only what is missing or stale, in parallel."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from segkit.dataset.cases import Case, case_identity, find_cases
+from segkit.dataset.description import DatasetDescription
+from segkit.dataset.image_io import read_image, read_labels
+from segkit.errors import UserError
+from segkit.files import content_hash
+from segkit.planning.plan import Plan
+from segkit.preprocessing.pipeline import preprocess_case
+from segkit.preprocessing.store import SUFFIXES, PreprocessedStore, Source
+from segkit.runtime import choose_jobs, map_cases
+from segkit.structs import to_mapping
+
+_BYTES_PER_VOXEL = 40
+"""Peak memory of a worker for each voxel and channel, measured on CT."""
+_ABANDONED_SECONDS = 3600.0
+
+
+def preprocess_dataset(
+    description: DatasetDescription,
+    cases: Sequence[Case],
+    plan: Plan,
+    configuration: str,
+    folder: Path,
+    *,
+    jobs: int | None = None,
+) -> int:
+    """Preprocess the cases that are missing or stale; remove what belongs to no case.
+
+    Args:
+        description: The dataset.
+        cases: Its training cases.
+        plan: The plan to follow.
+        configuration: Name of one of its configurations.
+        folder: Where the store is, or will be.
+        jobs: Worker processes; None takes what CPUs and memory allow.
+
+    Returns:
+        The number of cases that were made.
+
+    Raises:
+        UserError: naming every case that failed, after all others are done.
+    """
+    _check_names([case.id for case in cases])
+    store = PreprocessedStore(folder)
+    _remove_leftovers(store, [case.id for case in cases])
+    settings = _settings_hash(description, plan, configuration)
+    work = [case for case in cases if not _is_fresh(store, case, settings)]
+    if work:
+        voxels = max(_estimate_voxels(case) for case in work)
+        voxels = max(voxels, math.ceil(math.prod(plan.configuration(configuration).median_shape)))
+        map_cases(
+            partial(_preprocess_one, description, plan, configuration, store),
+            work,
+            label=f"preprocess {configuration}",
+            jobs=choose_jobs(jobs, items=len(work), bytes_per_job=_BYTES_PER_VOXEL * voxels),
+            name=_case_id,
+        )
+    return len(work)
+
+
+def open_fresh(
+    folder: Path, description: DatasetDescription, plan: Plan, configuration: str
+) -> PreprocessedStore:
+    """Open a store that holds every training case as dataset and plan now want it.
+
+    Raises:
+        UserError: cases are missing, or were made from other files, labels or another plan.
+    """
+    store = PreprocessedStore(folder)
+    settings = _settings_hash(description, plan, configuration)
+    cases, _ = find_cases(description)
+    stale = [case.id for case in cases if not _is_fresh(store, case, settings)]
+    if stale:
+        names = ", ".join(stale[:3]) + (", ..." if len(stale) > 3 else "")
+        raise UserError(
+            f"{len(stale)} of {len(cases)} cases are not preprocessed for {configuration}, or the "
+            f"plan or their files changed since: {names}",
+            where=folder,
+            fix=f"run 'segkit preprocess {description.folder} -c {configuration}' with the same "
+            "--workdir and --planner",
+        )
+    return store
+
+
+def _preprocess_one(
+    description: DatasetDescription,
+    plan: Plan,
+    configuration: str,
+    store: PreprocessedStore,
+    case: Case,
+) -> None:
+    if case.label is None:
+        raise UserError("the case has no label map", where=case.id, fix="add it to labelsTr")
+    # Stamped before it is read: a file that changes meanwhile is made again next time.
+    source = Source(
+        settings=_settings_hash(description, plan, configuration),
+        stamps=_stamps(case),
+        identity=case_identity(case),
+    )
+    volume = read_image(case.images, description.reader)
+    raw = read_labels(case.label, description.reader).array
+    labels = description.labels.encode(raw, source=case.label)
+    files = tuple(path.name for path in case.images)
+    made = preprocess_case(volume, labels, plan, configuration, case=case.id, files=files)
+    store.save(case.id, made, schema=description.labels, source=source)
+
+
+def _case_id(case: Case) -> str:
+    return case.id
+
+
+def _settings_hash(description: DatasetDescription, plan: Plan, configuration: str) -> str:
+    return content_hash([plan.preprocessing_hash(configuration), to_mapping(description.labels)])
+
+
+def _is_fresh(store: PreprocessedStore, case: Case, settings: str) -> bool:
+    """Whether a stored case equals what would be made now; files are hashed only if touched."""
+    source = store.source(case.id)
+    if source is None or source.settings != settings:
+        return False
+    if not all((store.folder / f"{case.id}{suffix}").is_file() for suffix in SUFFIXES):
+        return False
+    return source.stamps == _stamps(case) or source.identity == case_identity(case)
+
+
+def _stamps(case: Case) -> tuple[tuple[str, int, int], ...]:
+    files = [*case.images, *([case.label] if case.label else [])]
+    found = [(path.name, path.stat()) for path in files]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+
+
+def _check_names(case_ids: Sequence[str]) -> None:
+    """Refuse ids whose files would overwrite another case's (``a_seg`` beside ``a``)."""
+    parts = {
+        f"{case_id}{suffix.removesuffix('.npy')}": case_id
+        for case_id in case_ids
+        for suffix in ("_seg.npy", "_locations.npy")
+    }
+    for case_id in parts.keys() & set(case_ids):
+        what = f"the case {case_id!r} would overwrite a file of the case {parts[case_id]!r}"
+        raise UserError(what, where=case_id, fix="rename one of the two cases")
+
+
+def _remove_leftovers(store: PreprocessedStore, case_ids: Sequence[str]) -> None:
+    """Delete the files of cases that are gone, and what a killed process left half-written."""
+    wanted = {f"{case_id}{suffix}" for case_id in case_ids for suffix in SUFFIXES}
+    for pattern in ("*.json", "*.npy"):
+        for path in store.folder.glob(pattern):
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
+    for path in store.folder.glob(".*.npy.*"):
+        if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def _estimate_voxels(case: Case) -> int:
+    """Estimate voxels times channels from the file sizes, at two bytes a voxel."""
+    return sum(_unpacked_bytes(path) for path in case.images) // 2
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """Size of a file; for a gzip file the size it states of its content (modulo 4 GiB)."""
+    if path.suffix != ".gz":
+        return path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(-4, 2)
+        return int.from_bytes(stream.read(4), "little")

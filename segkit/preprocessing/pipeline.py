@@ -1,0 +1,188 @@
+"""One case from its stored grid to the network's grid, and the geometry of the way back."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from segkit.dataset.labels import BACKGROUND, INVALID
+from segkit.dataset.nonzero import bounding_box, box_shape, box_slices, nonzero_mask
+from segkit.dataset.orientation import reorient, reorient_array
+from segkit.errors import UserError
+from segkit.planning.plan import ConfigurationPlan, Plan
+from segkit.preprocessing.normalize import normalize
+from segkit.preprocessing.resample import (
+    resample_image,
+    resample_segmentation,
+    resampled_shape,
+)
+from segkit.types import Geometry, Spacing, Volume
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaseRecord:
+    """What export needs to bring a prediction back to the input file's grid.
+
+    Shapes, box and spacings are in planned axis order unless said otherwise.
+    """
+
+    case: str = ""
+    files: tuple[str, ...] = ()
+    """Names of the image files, one a channel."""
+    geometry: Geometry
+    """Of the input file."""
+    orientation: str | None
+    """Code the arrays were brought to; None where they stayed as stored."""
+    transpose_forward: tuple[int, int, int]
+    shape_stored: tuple[int, ...]
+    """(z, y, x) as in the file."""
+    shape_before_crop: tuple[int, ...]
+    bbox: tuple[tuple[int, int], ...]
+    """Half-open (start, stop) of the crop."""
+    shape_after_crop: tuple[int, ...]
+    shape_resampled: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    """Before resampling."""
+    spacing_resampled_mm: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreprocessedCase:
+    """A case as the network sees it."""
+
+    image: np.ndarray
+    """(C, Z, Y, X) float32, in planned axis order."""
+    seg: np.ndarray | None
+    """(1, Z, Y, X) int16 schema indices with -1 where invalid; None without labels."""
+    record: CaseRecord
+    invalid_zyx: np.ndarray
+    """(Z, Y, X) bool in the *stored* grid: voxels without image information."""
+
+
+def preprocess_case(
+    volume: Volume,
+    labels: np.ndarray | None,
+    plan: Plan,
+    configuration: str,
+    *,
+    case: str = "",
+    files: tuple[str, ...] = (),
+) -> PreprocessedCase:
+    """Reorient, transpose, crop to nonzero, mark invalid voxels, normalise and resample.
+
+    Args:
+        volume: Image as read, (C, Z, Y, X).
+        labels: (1, Z, Y, X) int16 schema indices on the same grid, or None for prediction.
+        plan: The dataset's plan.
+        configuration: Name of one of its configurations. A 2D one keeps the case's own spacing
+            across slices.
+        case: Identifier, for the record and messages.
+        files: Names of the image files, for the record and messages.
+
+    Raises:
+        UserError: channels, labels and plan do not fit together, or the image is not finite.
+    """
+    chosen = plan.configuration(configuration)
+    source = ", ".join(files) or case or None
+    _check(volume, labels, len(chosen.normalization), source)
+    mask_stored = nonzero_mask(volume.array)
+    mask, spacing_mm = _planned(volume, mask_stored[None], plan)
+    record = _record(volume, mask[0], spacing_mm, plan, chosen)
+    record = dataclasses.replace(record, case=case, files=files)
+    index = (slice(None), *box_slices(record.bbox))
+    grids = spacing_mm, record.spacing_resampled_mm, record.shape_resampled
+    valid, seg = mask[index], None
+    if labels is not None:
+        seg = mark_invalid(_planned(volume, labels, plan)[0][index], valid)
+        valid = seg != INVALID
+        seg = resample_segmentation(seg, *grids)
+    image = _planned(volume, volume.array, plan)[0][index]
+    schemes = chosen.normalization, chosen.normalize_inside_mask, plan.intensities
+    image = resample_image(normalize(image, valid[0], *schemes, source), *grids)
+    return PreprocessedCase(image=image, seg=seg, record=record, invalid_zyx=~mask_stored)
+
+
+def _record(
+    volume: Volume,
+    mask_zyx: np.ndarray,
+    spacing_mm: Spacing,
+    plan: Plan,
+    configuration: ConfigurationPlan,
+) -> CaseRecord:
+    """Decide the crop and the new grid from the nonzero mask in planned axis order."""
+    box = bounding_box(mask_zyx)
+    new_spacing_mm = _target_spacing(spacing_mm, configuration)
+    return CaseRecord(
+        geometry=volume.geometry,
+        orientation=plan.orientation,
+        transpose_forward=plan.transpose_forward,
+        shape_stored=volume.shape,
+        shape_before_crop=mask_zyx.shape,
+        bbox=box,
+        shape_after_crop=box_shape(box),
+        shape_resampled=resampled_shape(box_shape(box), spacing_mm, new_spacing_mm),
+        spacing_mm=spacing_mm,
+        spacing_resampled_mm=new_spacing_mm,
+    )
+
+
+def mark_invalid(labels: np.ndarray, nonzero: np.ndarray) -> np.ndarray:
+    """Return labels with -1 where they are background and the image holds nothing; int16.
+
+    A voxel that carries a class, or ignore, keeps it: somebody annotated it.
+    """
+    invalid = (labels == BACKGROUND) & ~nonzero
+    return np.where(invalid, np.int16(INVALID), labels.astype(np.int16, copy=False))
+
+
+def paste_into_stored_grid(
+    cropped: np.ndarray, record: CaseRecord, fill: float = BACKGROUND
+) -> np.ndarray:
+    """Undo crop, transposition and reorientation.
+
+    Args:
+        cropped: (Z, Y, X) or (C, Z, Y, X) of shape ``record.shape_after_crop``, planned axes.
+        record: Of the case.
+        fill: Value outside the crop.
+
+    Returns:
+        The array on the input file's grid, of the same type and number of dimensions.
+    """
+    full = np.full((*cropped.shape[:-3], *record.shape_before_crop), fill, dtype=cropped.dtype)
+    z, y, x = box_slices(record.bbox)
+    full[..., z, y, x] = cropped
+    backward = np.argsort(record.transpose_forward) - 3
+    stored = full.transpose(*range(full.ndim - 3), *(full.ndim + backward))
+    if record.orientation is not None:
+        stored = reorient_array(stored, record.orientation, record.geometry.orientation())
+    return np.ascontiguousarray(stored)
+
+
+def _planned(volume: Volume, array: np.ndarray, plan: Plan) -> tuple[np.ndarray, Spacing]:
+    """Bring an array on the volume's grid to the planned orientation and axis order (a view)."""
+    grid = Volume(array=array, geometry=volume.geometry)
+    if plan.orientation is not None:
+        grid = reorient(grid, plan.orientation)
+    order = plan.transpose_forward
+    spacing_mm = tuple(float(grid.geometry.spacing_mm[axis]) for axis in order)
+    return grid.array.transpose(0, *(1 + axis for axis in order)), spacing_mm
+
+
+def _target_spacing(spacing_mm: Spacing, configuration: ConfigurationPlan) -> Spacing:
+    """The planned spacing; across the slices of a 2D configuration the case's own."""
+    kept = len(spacing_mm) - len(configuration.spacing_mm)
+    return (*spacing_mm[:kept], *configuration.spacing_mm)
+
+
+def _check(volume: Volume, labels: np.ndarray | None, channels: int, source: object) -> None:
+    if len(volume.array) != channels:
+        what = f"the image has {len(volume.array)} channels, the plan expects {channels}"
+        raise UserError(what, where=source, fix="give one file for every channel of dataset.json")
+    if labels is not None and labels.shape[1:] != volume.shape:
+        what = f"the image has shape {volume.shape}, its label map {labels.shape[1:]} (z, y, x)"
+        raise UserError(what, where=source, fix="bring both to the same grid")
+    if not np.isfinite(volume.array).all():
+        fix = "replace these values in the file"
+        raise UserError("the image holds NaN or infinity", where=source, fix=fix)

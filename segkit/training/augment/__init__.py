@@ -1,0 +1,14 @@
+"""nnU-Net's augmentations on whole batches, in torch, on any device.
+
+A batch is sampled larger than the patch; the spatial step rotates, scales and cuts out the
+middle, the intensity steps follow, then mirroring. All randomness comes from one generator.
+"""
+
+from segkit.training.augment.augmenter import Augmenter
+from segkit.training.augment.settings import (
+    SpatialSettings,
+    sampled_patch_size,
+    spatial_settings,
+)
+
+__all__ = ["Augmenter", "SpatialSettings", "sampled_patch_size", "spatial_settings"]

@@ -1,0 +1,87 @@
+"""What the patch shape decides: largest angle, rotation in slices only, and how much to read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from segkit.config import AugmentConfig
+
+ANISOTROPY = 3.0
+"""A 3D patch whose longest edge is more than this many times its first is rotated in-plane."""
+ELONGATED_2D = 1.5
+"""A 2D patch with a larger ratio of edges is rotated by small angles only."""
+SCALING_MARGIN = 0.85
+"""The sampled patch is divided by this to leave room for scaling."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpatialSettings:
+    """Spatial augmentation of one configuration."""
+
+    patch_size: tuple[int, ...]
+    """Final patch, 2 or 3 axes."""
+    max_angle_degrees: float
+    """Angles are uniform in [-max, max], one per rotation axis."""
+    dummy_2d: bool
+    """Rotate and scale only within the slices along axis 0, all slices alike."""
+    mirror_axes: tuple[int, ...]
+    """Spatial axes (0 = first) that may be flipped; empty without mirroring."""
+
+
+def spatial_settings(patch_size: tuple[int, ...], config: AugmentConfig) -> SpatialSettings:
+    """Choose nnU-Net's rotation and mirroring for a patch of 2 or 3 axes."""
+    ndim = len(patch_size)
+    dummy_2d = ndim == 3 and max(patch_size) / patch_size[0] > ANISOTROPY
+    angle = config.rotation_degrees
+    if angle is None:
+        angle = _default_angle(patch_size, dummy_2d)
+    return SpatialSettings(
+        patch_size=tuple(patch_size),
+        max_angle_degrees=angle,
+        dummy_2d=dummy_2d,
+        mirror_axes=tuple(range(ndim)) if config.mirror else (),
+    )
+
+
+def _default_angle(patch_size: tuple[int, ...], dummy_2d: bool) -> float:
+    if len(patch_size) == 2:
+        return 15.0 if max(patch_size) / min(patch_size) > ELONGATED_2D else 180.0
+    return 180.0 if dummy_2d else 30.0
+
+
+def sampled_patch_size(settings: SpatialSettings, config: AugmentConfig) -> tuple[int, ...]:
+    """Size to read so that a rotated, scaled patch mostly stays inside (nnU-Net's rule).
+
+    The patch's edge vector is turned about one axis at a time by the largest angle (90 degrees
+    at most), the largest extent of each axis is kept and divided by 0.85. Without rotation and
+    scaling it is the patch itself.
+    """
+    patch = settings.patch_size
+    angle = min(settings.max_angle_degrees, 90.0) if config.p_rotation > 0 else 0.0
+    margin = SCALING_MARGIN if config.p_scaling > 0 else 1.0
+    turned = _turned_extent(patch, math.radians(angle), _planes(settings))
+    size = [int(extent / margin) for extent in turned]
+    if settings.dummy_2d:
+        size[0] = patch[0]
+    return tuple(size)
+
+
+def _planes(settings: SpatialSettings) -> list[tuple[int, int]]:
+    """Pairs of axes in which the patch is rotated."""
+    if len(settings.patch_size) == 2:
+        return [(0, 1)]
+    return [(1, 2)] if settings.dummy_2d else [(0, 1), (1, 2), (2, 0)]
+
+
+def _turned_extent(
+    edges: tuple[int, ...], angle: float, planes: list[tuple[int, int]]
+) -> list[float]:
+    """Largest extent of each axis over one rotation in each plane and none at all."""
+    extent = [float(edge) for edge in edges]
+    for a, b in planes:
+        # Rounding hides the cosine of 90 degrees, 6e-17, from the truncation that follows.
+        along = round(abs(edges[a] * math.cos(angle) + edges[b] * math.sin(angle)), 6)
+        across = round(abs(edges[b] * math.cos(angle) - edges[a] * math.sin(angle)), 6)
+        extent[a], extent[b] = max(extent[a], along), max(extent[b], across)
+    return extent

@@ -1,0 +1,108 @@
+"""What happens after every epoch: a log line, a checkpoint, a line for the reader."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from segkit.checkpoint import save_checkpoint
+from segkit.config import ScheduleConfig
+from segkit.files import write_text
+from segkit.runtime import log
+from segkit.training.loop import EpochRecord, Hook, TrainingParts, TrainingState
+
+
+def checkpoint_content(parts: TrainingParts, state: TrainingState) -> dict[str, Any]:
+    """Everything needed to go on training: tensors and plain values."""
+    return {
+        "network": parts.network.state_dict(),
+        "optimizer": parts.stepper.optimizer.state_dict(),
+        "scaler": parts.stepper.scaler.state_dict(),
+        "state": state.content(),
+    }
+
+
+def restore(parts: TrainingParts, content: dict[str, Any]) -> TrainingState:
+    """Put a checkpoint's weights and optimiser into ``parts``; returns its state."""
+    parts.network.load_state_dict(content["network"])
+    parts.stepper.optimizer.load_state_dict(content["optimizer"])
+    if content["scaler"]:
+        parts.stepper.scaler.load_state_dict(content["scaler"])
+    return TrainingState(**content["state"])
+
+
+def log_writer(path: Path, state: TrainingState) -> Hook:
+    """Append a JSON line an epoch; lines of epochs that will be trained again are dropped."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["epoch"] <= state.epoch]
+    write_text(path, "".join(f"{line}\n" for line in kept))
+
+    def append(_: TrainingState, record: EpochRecord) -> None:
+        with path.open("a") as stream:
+            stream.write(json.dumps(asdict(record), allow_nan=False) + "\n")
+
+    return append
+
+
+def checkpointer(folder: Path, parts: TrainingParts, schedule: ScheduleConfig) -> Hook:
+    """Write best.pt when the smoothed Dice is a new best, last.pt every few minutes."""
+    last_saved = time.monotonic()
+
+    def save(state: TrainingState, record: EpochRecord) -> None:
+        nonlocal last_saved
+        if record.ema_dice is not None and record.ema_dice > (state.best_dice or -1.0):
+            state.best_dice = record.ema_dice
+            save_checkpoint(folder / "best.pt", checkpoint_content(parts, state))
+        if time.monotonic() - last_saved >= 60 * schedule.checkpoint_every_minutes:
+            save_checkpoint(folder / "last.pt", checkpoint_content(parts, state))
+            last_saved = time.monotonic()
+
+    return save
+
+
+def reporter(epochs: int | None) -> Hook:
+    """Tell the reader how it goes, one line an epoch; ``epochs`` is None under a time budget."""
+
+    def tell(_: TrainingState, record: EpochRecord) -> None:
+        dice = ", ".join(
+            f"{name} {'n/a (absent)' if value is None else f'{value:.3f}'}"
+            for name, value in record.dice.items()
+        )
+        log.info(
+            "epoch %d%s  loss %.4f  val %s  dice %s  %.1f s (%.0f%% waiting)  ETA %s",
+            record.epoch,
+            f"/{epochs}" if epochs else "",
+            record.train_loss,
+            "n/a" if record.validation_loss is None else f"{record.validation_loss:.4f}",
+            dice,
+            record.seconds,
+            100 * record.data_wait_share,
+            _duration(record.eta_seconds),
+        )
+
+    return tell
+
+
+def throttled(action: Callable[[], None], *, seconds: float) -> Hook:
+    """Run ``action`` after an epoch, but not more often than every ``seconds``."""
+    last = float("-inf")
+
+    def run(_: TrainingState, __: EpochRecord) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            action()
+            last = time.monotonic()
+
+    return run
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

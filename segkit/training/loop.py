@@ -1,0 +1,265 @@
+"""The training loop: steps, online validation, and hooks after every epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segkit.config import Recipe
+from segkit.dataset.labels import LabelSchema
+from segkit.errors import UserError
+from segkit.precision import Precision
+from segkit.runtime import progress
+from segkit.training.online_metrics import (
+    dice_from_counts,
+    exponential_average,
+    mean_defined,
+    overlap_counts,
+)
+from segkit.training.optim import Stepper, poly_learning_rate
+from segkit.training.patches import PatchLoader, read_ahead
+
+Augment = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingParts:
+    """Everything the loop uses, built outside and handed in."""
+
+    network: nn.Module
+    stepper: Stepper
+    loss: Callable[[Tensor | list[Tensor], Tensor], Tensor]
+    schema: LabelSchema
+    augment: Augment
+    train_loader: PatchLoader
+    validation_loader: PatchLoader
+    device: torch.device
+    precision: Precision
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """What changes while training, and is kept in checkpoints."""
+
+    epoch: int = 0
+    """Epochs completed."""
+    iteration: int = 0
+    """Steps taken."""
+    seconds: float = 0.0
+    """Time spent so far, over all sessions of the run."""
+    ema_dice: float | None = None
+    best_dice: float | None = None
+    epoch_losses: list[float] = field(default_factory=list)
+    """Losses of the epoch under way."""
+
+    def content(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One line of log.jsonl."""
+
+    epoch: int
+    iterations: int
+    learning_rate: float
+    train_loss: float
+    validation_loss: float | None
+    dice: dict[str, float | None]
+    """Online Dice of each target on validation patches; null where it was absent."""
+    mean_dice: float | None
+    ema_dice: float | None
+    seconds: float
+    data_wait_share: float
+    """Share of the epoch the loop waited for patches."""
+    eta_seconds: float | None
+
+
+class Clock:
+    """How far the run is: by steps, or by the time spent when there is a budget."""
+
+    def __init__(
+        self, *, total_iterations: int, budget_seconds: float | None, started: float, spent: float
+    ) -> None:
+        self.total_iterations = total_iterations
+        self.budget_seconds = budget_seconds
+        self.started = started
+        self.spent = spent
+        self.reserve_seconds = 0.05 * (budget_seconds or 0.0)
+
+    def seconds(self) -> float:
+        """Time spent on the run, earlier sessions included."""
+        return self.spent + time.monotonic() - self.started
+
+    def progress(self, iteration: int) -> float:
+        """Return 0 at the start; 1 or more when training must end."""
+        if self.budget_seconds is None:
+            return iteration / self.total_iterations
+        return self.seconds() / max(self.budget_seconds - self.reserve_seconds, 1e-9)
+
+    def out_of_time(self, keep: float = 0.0) -> bool:
+        """Whether less than ``keep`` seconds of the budget are left."""
+        return self.budget_seconds is not None and self.seconds() + keep > self.budget_seconds
+
+    def learn_reserve(self, closing_seconds: float) -> None:
+        """Set aside what the end of an epoch (validation, checkpoint) was seen to take."""
+        self.reserve_seconds = 1.25 * closing_seconds + 1.0
+
+    def eta_seconds(self, iteration: int) -> float | None:
+        """Time to the end, from the progress so far."""
+        done = self.progress(iteration)
+        if self.budget_seconds is not None:
+            return max(self.budget_seconds - self.seconds(), 0.0)
+        return self.seconds() * (1 - done) / done if done > 0 else None
+
+
+Hook = Callable[[TrainingState, EpochRecord], None]
+
+
+def train(
+    parts: TrainingParts,
+    recipe: Recipe,
+    state: TrainingState,
+    clock: Clock,
+    hooks: Sequence[Hook] = (),
+) -> None:
+    """Train until the clock says so; hooks run after every epoch.
+
+    Raises:
+        UserError: the loss is no longer a number.
+    """
+    while clock.progress(state.iteration) < 1:
+        begun = time.monotonic()
+        waited = _train_epoch(parts, recipe, state, clock)
+        if not state.epoch_losses:
+            break
+        closing = time.monotonic()
+        record = _close_epoch(parts, recipe, state, clock, begun=begun, waited=waited)
+        for hook in hooks:
+            hook(state, record)
+        clock.learn_reserve(time.monotonic() - closing)
+        state.seconds = clock.seconds()
+
+
+def _train_epoch(parts: TrainingParts, recipe: Recipe, state: TrainingState, clock: Clock) -> float:
+    """Take the steps of one epoch; returns the seconds spent waiting for data."""
+    parts.network.train()
+    parts.train_loader.iteration = state.iteration
+    per_epoch = recipe.schedule.iterations_per_epoch
+    count = per_epoch - len(state.epoch_losses)
+    batches = read_ahead(parts.train_loader.generate_train_batch, count)
+    losses: list[Tensor] = []
+    waited, last = 0.0, time.monotonic()
+    label = f"epoch {state.epoch + 1}"
+    try:
+        for batch in progress(batches, label, total=count, closing_line=False):
+            waited += time.monotonic() - last
+            done = clock.progress(state.iteration)
+            if done >= 1 and state.iteration > 0:
+                break
+            _set_learning_rate(parts, poly_learning_rate(done, recipe.optimizer))
+            losses.append(_train_step(parts, batch, state.iteration))
+            state.iteration += 1
+            last = time.monotonic()
+    finally:
+        state.epoch_losses += [float(loss) for loss in losses]
+        state.seconds = clock.seconds()
+    return waited
+
+
+def _train_step(parts: TrainingParts, batch: dict[str, Any], iteration: int) -> Tensor:
+    image, seg = _to_device(batch, parts.device)
+    seed = [*parts.train_loader.settings.seed, iteration]
+    image, seg = parts.augment(image, seg, _generator(seed))
+    with parts.precision.autocast():
+        outputs = parts.network(image)
+    loss = parts.loss(outputs, seg)
+    parts.stepper.step(loss)
+    return loss.detach()
+
+
+def _close_epoch(
+    parts: TrainingParts,
+    recipe: Recipe,
+    state: TrainingState,
+    clock: Clock,
+    *,
+    begun: float,
+    waited: float,
+) -> EpochRecord:
+    train_loss = float(np.mean(state.epoch_losses))
+    if not math.isfinite(train_loss):
+        raise UserError(
+            f"the training loss is no longer a number (epoch {state.epoch + 1})",
+            fix="use --set precision=fp32 or a lower --set optimizer.learning_rate; "
+            "best.pt holds the last good weights",
+        )
+    iterations, state.epoch_losses = len(state.epoch_losses), []
+    validation_loss, dice = _validate(parts, recipe, state, clock)
+    mean = mean_defined(list(dice.values()))
+    state.ema_dice = exponential_average(state.ema_dice, mean)
+    state.epoch += 1
+    state.seconds = clock.seconds()
+    seconds = time.monotonic() - begun
+    return EpochRecord(
+        epoch=state.epoch,
+        iterations=iterations,
+        learning_rate=parts.stepper.optimizer.param_groups[0]["lr"],
+        train_loss=train_loss,
+        validation_loss=validation_loss,
+        dice=dice,
+        mean_dice=mean,
+        ema_dice=state.ema_dice,
+        seconds=seconds,
+        data_wait_share=waited / seconds,
+        eta_seconds=clock.eta_seconds(state.iteration),
+    )
+
+
+@torch.no_grad()
+def _validate(
+    parts: TrainingParts, recipe: Recipe, state: TrainingState, clock: Clock
+) -> tuple[float | None, dict[str, float | None]]:
+    """Loss and Dice of every target on validation patches."""
+    parts.network.eval()
+    count = recipe.schedule.validation_iterations
+    parts.validation_loader.iteration = state.epoch * count
+    names = parts.schema.target_names
+    counts = torch.zeros((3, len(names)), dtype=torch.float64)
+    losses: list[Tensor] = []
+    for batch in read_ahead(parts.validation_loader.generate_train_batch, count):
+        if losses and clock.out_of_time(keep=0.4 * clock.reserve_seconds):
+            break
+        image, seg = _to_device(batch, parts.device)
+        with parts.precision.autocast():
+            logits = parts.network(image)
+        losses.append(parts.loss(logits, seg))
+        counts += overlap_counts(logits, seg, parts.schema).cpu()
+    loss = float(torch.stack(losses).mean()) if losses else None
+    return loss, dict(zip(names, dice_from_counts(counts), strict=True))
+
+
+def _to_device(batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
+    image, seg = torch.from_numpy(batch["image"]), torch.from_numpy(batch["seg"])
+    if device.type == "cuda":
+        image, seg = image.pin_memory(), seg.pin_memory()
+    return image.to(device, non_blocking=True), seg.to(device, non_blocking=True)
+
+
+def _generator(seed: list[int]) -> torch.Generator:
+    """Seed from several integers, so that every step has random numbers of its own."""
+    state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def _set_learning_rate(parts: TrainingParts, learning_rate: float) -> None:
+    for group in parts.stepper.optimizer.param_groups:
+        group["lr"] = learning_rate

@@ -1,0 +1,192 @@
+"""Patches from preprocessed cases: where they lie, how they are cut, and read ahead.
+
+Everything random about batch number i is drawn from a generator seeded with (seed, stream, i), so
+a run that is resumed sees the batches it would have seen.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
+
+from segkit.dataset.labels import INVALID
+from segkit.preprocessing.locations import ANNOTATED
+
+_OpenCase = tuple[np.ndarray, np.ndarray, dict[Any, np.ndarray]]
+
+
+class PatchSource(Protocol):
+    """What the loader needs of a preprocessed case store."""
+
+    def image(self, case_id: str) -> np.ndarray:
+        """Return (C, Z, Y, X) float32, possibly a memory map."""
+
+    def seg(self, case_id: str) -> np.ndarray:
+        """Return (1, Z, Y, X) int16, possibly a memory map."""
+
+    def locations(self, case_id: str) -> dict[Any, np.ndarray]:
+        """Return (n, 3) voxel coordinates by foreground class or region."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSettings:
+    """Sizes are in planned axis order; a 2D patch has two axes and is cut from one slice."""
+
+    sampled_size: tuple[int, ...]
+    """Cut from the case; at least the final size, so that rotation has something to turn in."""
+    final_size: tuple[int, ...]
+    """What the network sees."""
+    batch_size: int
+    foreground_share: float
+    seed: tuple[int, ...]
+    """Seed and stream number, e.g. (seed, fold, 0 for training)."""
+
+
+def forced_foreground(batch_size: int, share: float) -> int:
+    """How many of the last samples of a batch are centred on foreground (nnU-Net's rounding)."""
+    return batch_size - round(batch_size * (1 - share))
+
+
+def patch_bounds(
+    shape: Sequence[int], sampled: Sequence[int], final: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inclusive range of lower corners a sampled patch may take, per axis.
+
+    It may overhang the case by half of what the final patch does not need, and by what it is
+    larger than the case.
+    """
+    shape_, sampled_, final_ = (np.asarray(x) for x in (shape, sampled, final))
+    need = np.maximum(sampled_ - final_, sampled_ - shape_)
+    half = -(-need // 2)
+    return -half, np.maximum(shape_ + half - sampled_, -half)
+
+
+def cut(array: np.ndarray, lower: Iterable[int], size: Sequence[int], fill: float) -> np.ndarray:
+    """Cut (C, *size) starting at ``lower`` (may be negative); what lies outside is ``fill``."""
+    result = np.full((array.shape[0], *size), fill, dtype=array.dtype)
+    source, goal = [slice(None)], [slice(None)]
+    for start, extent, length in zip(lower, size, array.shape[1:], strict=True):
+        first, last = max(start, 0), min(start + extent, length)
+        if first >= last:
+            return result
+        source.append(slice(first, last))
+        goal.append(slice(first - start, last - start))
+    result[tuple(goal)] = array[tuple(source)]
+    return result
+
+
+def choose_centre(
+    rng: np.random.Generator, locations: dict[Any, np.ndarray], *, foreground: bool
+) -> np.ndarray | None:
+    """Pick the voxel a patch is centred on; None lets it fall anywhere.
+
+    Foreground: a class present in the case, all with equal chance, then one of its voxels. Else,
+    in a case annotated only in part: any annotated voxel.
+    """
+    classes = [key for key, voxels in locations.items() if key != ANNOTATED and len(voxels)]
+    if foreground and classes:
+        voxels = locations[classes[rng.integers(len(classes))]]
+    elif len(locations.get(ANNOTATED, ())):
+        voxels = locations[ANNOTATED]
+    else:
+        return None
+    return np.asarray(voxels[rng.integers(len(voxels))])
+
+
+class PatchLoader(SlimDataLoaderBase):
+    """Draws batches of patches; batch number ``iteration`` is always the same one."""
+
+    def __init__(self, source: PatchSource, cases: Sequence[str], settings: PatchSettings) -> None:
+        super().__init__(source, settings.batch_size)
+        self.source = source
+        self.cases = list(cases)
+        self.settings = settings
+        self.iteration = 0
+        self.flat = len(settings.final_size) == 2
+        # Memory maps: opened once, read from disk where touched.
+        self.opened: dict[str, _OpenCase] = {}
+
+    def generate_train_batch(self) -> dict[str, Any]:
+        """Return image (B, C, *S) float32, seg (B, 1, *S) int16, the case ids, and advance."""
+        rng = np.random.default_rng([*self.settings.seed, self.iteration])
+        self.iteration += 1
+        count = self.settings.batch_size
+        forced = forced_foreground(count, self.settings.foreground_share)
+        chosen = [self.cases[i] for i in rng.integers(len(self.cases), size=count)]
+        pairs = [
+            self._patch(rng, case, foreground=i >= count - forced) for i, case in enumerate(chosen)
+        ]
+        images, segs = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+        return {"image": images, "seg": segs, "cases": chosen}
+
+    def _patch(
+        self, rng: np.random.Generator, case: str, *, foreground: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        image, seg, locations = self._open(case)
+        slab = (1,) if self.flat else ()
+        sampled, final = slab + self.settings.sampled_size, slab + self.settings.final_size
+        lowest, highest = patch_bounds(seg.shape[1:], sampled, final)
+        centre = choose_centre(rng, locations, foreground=foreground)
+        if centre is None:
+            lower = rng.integers(lowest, highest + 1)
+        else:
+            lower = np.clip(centre - np.asarray(sampled) // 2, lowest, highest)
+        patch = cut(image, lower, sampled, 0), cut(seg, lower, sampled, INVALID)
+        return (patch[0][:, 0], patch[1][:, 0]) if self.flat else patch
+
+    def _open(self, case: str) -> _OpenCase:
+        if case not in self.opened:
+            source = self.source
+            self.opened[case] = source.image(case), source.seg(case), source.locations(case)
+        return self.opened[case]
+
+
+def read_ahead(loader: Callable[[], Any], count: int, *, depth: int = 3) -> Iterator[Any]:
+    """Yield ``loader()`` ``count`` times, drawn by a thread that keeps ``depth`` results ready.
+
+    An exception in the thread is raised here; leaving the iterator early stops the thread.
+    """
+    ready: queue.Queue[Any] = queue.Queue(depth)
+    stop = threading.Event()
+    thread = threading.Thread(target=_fill, args=(loader, count, ready, stop), daemon=True)
+    thread.start()
+    try:
+        for _ in range(count):
+            item = ready.get()
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        stop.set()
+        while not ready.empty():
+            ready.get_nowait()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: BaseException
+
+
+def _fill(
+    loader: Callable[[], Any], count: int, ready: queue.Queue[Any], stop: threading.Event
+) -> None:
+    for _ in range(count):
+        try:
+            item = loader()
+        except BaseException as error:
+            item = _Failure(error)
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                break
+            except queue.Full:
+                continue
+        if stop.is_set() or isinstance(item, _Failure):
+            return

@@ -1,0 +1,131 @@
+"""Builds the parts of a training run from plan, recipe and preprocessed cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from segkit.config import Recipe
+from segkit.dataset.labels import LabelSchema
+from segkit.dataset.splits import Split
+from segkit.errors import UserError
+from segkit.networks.build import build_network
+from segkit.planning.plan import ConfigurationPlan, Plan
+from segkit.precision import choose_precision
+from segkit.training.augment import (
+    Augmenter,
+    SpatialSettings,
+    sampled_patch_size,
+    spatial_settings,
+)
+from segkit.training.loop import TrainingParts
+from segkit.training.losses import SegmentationLoss
+from segkit.training.optim import Stepper, build_optimizer
+from segkit.training.patches import PatchLoader, PatchSettings, PatchSource
+
+TRAINING_STREAM, VALIDATION_STREAM = 0, 1
+Fold = int | Literal["all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTask:
+    """What is to be trained: one fold of one planned configuration."""
+
+    plan: Plan
+    configuration: str
+    schema: LabelSchema
+    split: Split
+    fold: Fold
+    recipe: Recipe
+
+    @property
+    def configured(self) -> ConfigurationPlan:
+        """The planned configuration."""
+        return self.plan.configuration(self.configuration)
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """The recipe's patch size, else the plan's."""
+        return self.recipe.sampling.patch_size or self.configured.patch_size
+
+    @property
+    def batch_size(self) -> int:
+        """The recipe's batch size, else the plan's."""
+        return self.recipe.sampling.batch_size or self.configured.batch_size
+
+    @property
+    def spatial(self) -> SpatialSettings:
+        """Rotation range, dummy 2D and mirror axes for this patch."""
+        return spatial_settings(self.patch_size, self.recipe.augment)
+
+
+def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -> TrainingParts:
+    """Build network, optimiser, loss, loaders and augmentation, seeded by recipe and fold.
+
+    Raises:
+        UserError: a patch size that the network cannot halve as often as planned.
+    """
+    _check_patch_size(task)
+    recipe, configured = task.recipe, task.configured
+    torch.manual_seed(_seed(task)[0] * 1000 + _seed(task)[1])
+    network = build_network(
+        configured.network,
+        in_channels=len(task.plan.channel_names),
+        out_channels=task.schema.num_outputs,
+        deep_supervision=recipe.loss.deep_supervision,
+    ).to(device)
+    precision = choose_precision(recipe.precision, device)
+    optimizer = build_optimizer(network, recipe.optimizer)
+    scaled = precision.dtype == torch.float16
+    batch_dice = recipe.loss.batch_dice
+    return TrainingParts(
+        network=network,
+        stepper=Stepper(network, optimizer, recipe.optimizer.gradient_clip, scaled=scaled),
+        loss=SegmentationLoss(
+            schema=task.schema,
+            config=recipe.loss,
+            batch_dice=configured.batch_dice if batch_dice is None else batch_dice,
+        ),
+        schema=task.schema,
+        augment=Augmenter(recipe.augment, task.spatial, configured.normalize_inside_mask),
+        train_loader=_loader(task, source, task.split.train, TRAINING_STREAM),
+        validation_loader=_loader(task, source, task.split.val, VALIDATION_STREAM),
+        device=device,
+        precision=precision,
+    )
+
+
+def _loader(
+    task: TrainingTask, source: PatchSource, cases: tuple[str, ...], stream: int
+) -> PatchLoader:
+    training = stream == TRAINING_STREAM
+    settings = PatchSettings(
+        sampled_size=sampled_patch_size(task.spatial, task.recipe.augment)
+        if training
+        else task.patch_size,
+        final_size=task.patch_size,
+        batch_size=task.batch_size,
+        foreground_share=task.recipe.sampling.foreground_share,
+        seed=(*_seed(task), stream),
+    )
+    return PatchLoader(source, cases, settings)
+
+
+def _seed(task: TrainingTask) -> tuple[int, int]:
+    return task.recipe.seed, 999 if task.fold == "all" else task.fold
+
+
+def _check_patch_size(task: TrainingTask) -> None:
+    strides = np.prod(np.asarray(task.configured.network.strides), axis=0)
+    size = task.patch_size
+    if len(size) != len(strides) or any(np.asarray(size) % strides):
+        needed = " x ".join(map(str, strides))
+        raise UserError(
+            f"patch size {list(size)} does not fit the planned network",
+            where="sampling.patch_size",
+            fix=f"use {len(strides)} multiples of {needed}; planned: "
+            f"{list(task.configured.patch_size)}",
+        )

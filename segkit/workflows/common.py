@@ -1,0 +1,79 @@
+"""What the commands share: opening a dataset, reading its plan, saying how it went."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkit import options as opt
+from segkit.dataset.cases import Case, training_cases
+from segkit.dataset.description import DatasetDescription, load_description
+from segkit.errors import UserError
+from segkit.planning.plan import Plan, load_plan
+from segkit.workspace import Workspace, find_dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a command has to say on stdout, and whether all is well (else exit code 1)."""
+
+    text: str = ""
+    ok: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenDataset:
+    """A raw dataset and the workspace made from it."""
+
+    description: DatasetDescription
+    cases: tuple[Case, ...]
+    workspace: Workspace
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """Ids of the training cases, sorted."""
+        return tuple(case.id for case in self.cases)
+
+    @property
+    def given_splits(self) -> Path:
+        """Where a user of nnU-Net puts splits made by hand."""
+        return self.description.folder / "splits_final.json"
+
+
+def open_dataset(options: opt.Dataset) -> OpenDataset:
+    """Find a dataset, read its description and list its training cases.
+
+    Raises:
+        UserError: no such dataset, or its dataset.json or case files are at fault.
+    """
+    description = load_description(find_dataset(options.dataset, options.raw_folders))
+    return OpenDataset(
+        description=description,
+        cases=training_cases(description),
+        workspace=open_workspace(options.workdir, description),
+    )
+
+
+def open_workspace(workdir: Path, description: DatasetDescription) -> Workspace:
+    """Return the workspace of a dataset."""
+    return Workspace(folder=workdir / description.name)
+
+
+def read_plan(dataset: OpenDataset, planner: str) -> Plan:
+    """Read the plan of a dataset.
+
+    Raises:
+        UserError: it is not planned yet, or the plan is damaged.
+    """
+    path = dataset.workspace.plan(planner)
+    if not path.is_file():
+        folder = dataset.description.folder
+        fix = f"run 'segkit plan_and_preprocess {folder}' with the same --workdir and --planner"
+        raise UserError("this dataset is not planned yet", where=path, fix=fix)
+    return load_plan(path)
+
+
+def as_json(content: object) -> str:
+    """Format a result for machines."""
+    return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)

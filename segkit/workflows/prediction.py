@@ -1,0 +1,171 @@
+"""Predicting images, and judging predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from segkit import options as opt
+from segkit.dataset.cases import Case, images_to_predict
+from segkit.dataset.description import DatasetDescription, load_description
+from segkit.errors import UserError
+from segkit.evaluation.case import CasePair
+from segkit.evaluation.summary import Summary, evaluate_folders, evaluate_pairs, save_summary
+from segkit.evaluation.table import render_table
+from segkit.inference.case import CasePredictor
+from segkit.inference.model import load_model, load_networks
+from segkit.inference.predictor import PredictionSettings
+from segkit.runtime import cpu_count, keep_large_blocks, log, map_cases, resolve_device
+from segkit.workflows.common import Outcome, open_workspace
+from segkit.workspace import find_dataset
+
+
+def predict(options: opt.Predict) -> Outcome:
+    """Segment images; see :class:`segkit.options.Predict`."""
+    predictor = load_predictor(
+        _model_folder(options),
+        options.folds,
+        device=resolve_device(options.device),
+        checkpoint=options.checkpoint,
+        step=options.step,
+        mirror=not options.no_tta,
+    )
+    cases = images_to_predict(options.inputs, predictor.model.description)
+    predict_cases(predictor, cases, options.output, keep_probabilities=options.save_probabilities)
+    return Outcome(text=f"{len(cases)} cases predicted, in {options.output}")
+
+
+def load_predictor(
+    folder: Path,
+    folds: Sequence[str],
+    *,
+    device: torch.device,
+    checkpoint: str = "final",
+    step: float = 0.5,
+    mirror: bool = True,
+) -> CasePredictor:
+    """Read a model folder and bring its networks to the device, ready to predict.
+
+    Args:
+        folder: The model folder.
+        folds: Folds to average; empty takes all that are trained.
+        device: Where to predict.
+        checkpoint: ``final``, ``best`` or ``last``.
+        step: Tile step as a share of the patch.
+        mirror: Average over flips, where training flipped.
+
+    Raises:
+        UserError: no such model, fold or checkpoint, or a step out of range.
+    """
+    keep_large_blocks()
+    torch.set_num_threads(cpu_count())
+    model = load_model(folder)
+    settings = PredictionSettings(
+        step=step,
+        mirror_axes=model.settings.mirror_axes if mirror else (),
+        precision="auto",
+    )
+    networks = load_networks(model, folds, checkpoint=checkpoint, device=device)
+    return CasePredictor(model=model, networks=networks, settings=settings, device=device)
+
+
+def predict_cases(
+    predictor: CasePredictor,
+    cases: Sequence[Case],
+    output: Path,
+    *,
+    keep_probabilities: bool = False,
+) -> None:
+    """Predict every case into ``output``; one that fails is named after the others are done.
+
+    Raises:
+        UserError: cases that failed, or an output that would overwrite an input.
+    """
+    ending = predictor.model.description.label_ending
+    targets = {case.id: (output / f"{case.id}{ending}").resolve() for case in cases}
+    inputs = {path.resolve() for case in cases for path in case.images}
+    if overwritten := inputs & set(targets.values()):
+        where = sorted(overwritten)[0]
+        raise UserError("the output would overwrite an input", where=where, fix="change -o")
+    output.mkdir(parents=True, exist_ok=True)
+
+    def work(case: Case) -> None:
+        predictor.predict_files(case, targets[case.id], keep_probabilities=keep_probabilities)
+
+    map_cases(work, cases, label="predict", name=lambda case: case.id)
+
+
+def _model_folder(options: opt.Predict) -> Path:
+    if (options.model is None) == (options.dataset is None):
+        fix = "give a model folder with -m, or a dataset with -d and a configuration with -c"
+        raise UserError("give either -m MODEL or -d DATASET -c CONFIG", fix=fix)
+    if options.model is not None:
+        return options.model
+    if options.configuration is None:
+        raise UserError("-d DATASET needs a configuration", fix="add for example -c 3d_fullres")
+    assert options.dataset is not None
+    description = load_description(find_dataset(options.dataset, options.raw_folders))
+    workspace = open_workspace(options.workdir, description)
+    if options.recipe is not None:
+        return workspace.model(options.planner, options.configuration, options.recipe)
+    return _only_model(workspace.model(options.planner, options.configuration, "default"))
+
+
+def _only_model(default: Path) -> Path:
+    """Without --recipe: the default recipe's model, else the one other there is."""
+    others = sorted(default.parent.glob(f"{default.name}_*")) if default.parent.is_dir() else []
+    if default.is_dir() or not others:
+        return default
+    if len(others) > 1:
+        recipes = ", ".join(path.name.removeprefix(f"{default.name}_") for path in others)
+        raise UserError(
+            f"several models: recipes {recipes}", where=default.parent, fix="choose with --recipe"
+        )
+    log.info("using the model %s", others[0])
+    return others[0]
+
+
+def evaluate(options: opt.Evaluate) -> Outcome:
+    """Compare two folders of label maps; see :class:`segkit.options.Evaluate`."""
+    summary = evaluate_folders(
+        options.predictions,
+        options.references,
+        load_description(options.description),
+        metrics=options.metrics or None,
+        jobs=options.jobs,
+        nsd_tolerance_mm=options.nsd_tolerance_mm,
+    )
+    return Outcome(text=_write_report(summary, options.output or options.predictions))
+
+
+def evaluate_cases(
+    description: DatasetDescription,
+    predicted: Sequence[tuple[Case, Path]],
+    output: Path,
+    *,
+    jobs: int | None,
+) -> str:
+    """Compare training cases, each predicted into a folder, with their own label files.
+
+    Returns:
+        The table; the reports are written to ``output``.
+    """
+    ending = description.label_ending
+    pairs = [
+        CasePair(case=case.id, pred=folder / f"{case.id}{ending}", ref=case.label)
+        for case, folder in predicted
+        if case.label is not None
+    ]
+    return _write_report(evaluate_pairs(pairs, description, jobs=jobs), output)
+
+
+def _write_report(summary: Summary, folder: Path) -> str:
+    """Write summary.json, cases.csv and report.html; returns the table."""
+    from segkit.report.evaluation_html import write_evaluation_page
+
+    save_summary(summary, folder)
+    write_evaluation_page(summary, folder / "report.html")
+    log.info("report written to %s", folder / "report.html")
+    return render_table(summary)

@@ -1,0 +1,74 @@
+"""The commands before training: validate, plan, preprocess."""
+
+from __future__ import annotations
+
+from segkit import options as opt
+from segkit.dataset.splits import load_or_make_splits
+from segkit.dataset.validation import validate_dataset
+from segkit.files import content_hash
+from segkit.planning.fingerprint import update_fingerprint
+from segkit.planning.plan import Plan, save_plan
+from segkit.planning.planner import explain, make_plan
+from segkit.preprocessing.dataset import preprocess_dataset
+from segkit.runtime import log
+from segkit.structs import to_mapping
+from segkit.workflows.common import OpenDataset, Outcome, as_json, open_dataset, read_plan
+from segkit.workspace import find_dataset
+
+
+def validate(options: opt.Validate) -> Outcome:
+    """Check a dataset; see :class:`segkit.options.Validate`."""
+    folder = find_dataset(options.dataset, options.raw_folders)
+    report = validate_dataset(folder, jobs=options.jobs)
+    return Outcome(text=as_json(report.to_json()) if options.json else str(report), ok=report.ok)
+
+
+def plan(options: opt.Plan) -> Outcome:
+    """Plan a dataset; see :class:`segkit.options.Plan`."""
+    return Outcome(text="\n".join(explain(_plan(open_dataset(options), options))))
+
+
+def preprocess(options: opt.Preprocess) -> Outcome:
+    """Preprocess a dataset; see :class:`segkit.options.Preprocess`."""
+    dataset = open_dataset(options)
+    return Outcome(text=_preprocess(dataset, read_plan(dataset, options.planner), options))
+
+
+def plan_and_preprocess(options: opt.PlanAndPreprocess) -> Outcome:
+    """Plan, then preprocess."""
+    dataset = open_dataset(options)
+    made = _plan(dataset, options)
+    return Outcome(text="\n".join([*explain(made), _preprocess(dataset, made, options)]))
+
+
+def _plan(dataset: OpenDataset, options: opt.Plan) -> Plan:
+    workspace = dataset.workspace
+    fingerprint = update_fingerprint(
+        workspace.fingerprint, dataset.description, dataset.cases, jobs=options.jobs
+    )
+    made = make_plan(
+        fingerprint,
+        dataset.description,
+        planner=options.planner,
+        gpu_memory_gb=options.gpu_memory_gb,
+        spacing_mm=options.spacing,
+    )
+    for name in options.configurations:
+        made.configuration(name)
+    path = workspace.plan(options.planner)
+    save_plan(path, made, made_from=content_hash(to_mapping(fingerprint)))
+    load_or_make_splits(workspace.splits, dataset.given_splits, dataset.case_ids)
+    log.info("plan written to %s", path)
+    return made
+
+
+def _preprocess(dataset: OpenDataset, made: Plan, options: opt.Preprocess | opt.Plan) -> str:
+    lines = []
+    for name in options.configurations or tuple(made.configurations):
+        folder = dataset.workspace.preprocessed(options.planner, name)
+        redone = preprocess_dataset(
+            dataset.description, dataset.cases, made, name, folder, jobs=options.jobs
+        )
+        kept = len(dataset.cases) - redone
+        lines.append(f"{name}: {redone} cases preprocessed, {kept} unchanged, in {folder}")
+    return "\n".join(lines)

@@ -1,0 +1,114 @@
+"""Training a fold, and judging it on its validation cases."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from segkit import options as opt
+from segkit.config import load_recipe
+from segkit.dataset.cases import Case
+from segkit.dataset.splits import load_or_make_splits, split_for_fold
+from segkit.inference.model import ModelSettings, save_model
+from segkit.preprocessing.dataset import open_fresh
+from segkit.report.progress_png import draw_progress
+from segkit.runtime import cpu_count, keep_large_blocks, log, resolve_device
+from segkit.training.run import RunSettings, train_fold
+from segkit.training.setup import TrainingTask
+from segkit.workflows.common import OpenDataset, Outcome, open_dataset, read_plan
+from segkit.workflows.prediction import evaluate_cases, load_predictor, predict_cases
+
+
+def train(options: opt.Train) -> Outcome:
+    """Train one fold; see :class:`segkit.options.Train`."""
+    dataset = open_dataset(options)
+    task = make_task(dataset, options, options.configuration, options.fold)
+    text = train_task(dataset, task, options)
+    if not task.recipe.final_validation:
+        return Outcome(text=text)
+    if options.time_budget is not None:
+        log.info("the time budget is spent: no final validation; use predict and evaluate")
+        return Outcome(text=text)
+    return Outcome(text=f"{text}\n{validate_fold(dataset, task, options)}")
+
+
+def make_task(
+    dataset: OpenDataset, options: opt.TrainingChoice, configuration: str, fold: str
+) -> TrainingTask:
+    """Gather plan, recipe and split of one fold.
+
+    Raises:
+        UserError: not planned, no such configuration or recipe, or splits that do not fit.
+    """
+    splits = load_or_make_splits(dataset.workspace.splits, dataset.given_splits, dataset.case_ids)
+    chosen = "all" if fold == "all" else int(fold)
+    plan = read_plan(dataset, options.planner)
+    plan.configuration(configuration)
+    return TrainingTask(
+        plan=plan,
+        configuration=configuration,
+        schema=dataset.description.labels,
+        split=split_for_fold(splits, chosen, dataset.case_ids),
+        fold=chosen,
+        recipe=load_recipe(options.recipe, options.settings),
+    )
+
+
+def model_folder(dataset: OpenDataset, task: TrainingTask) -> Path:
+    """Folder of the model this task belongs to."""
+    return dataset.workspace.model(task.plan.planner, task.configuration, task.recipe.name)
+
+
+def train_task(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice) -> str:
+    """Train one fold into its model folder; returns one line on how it went."""
+    device = resolve_device(options.device)
+    preprocessed = dataset.workspace.preprocessed(task.plan.planner, task.configuration)
+    cases = sorted({*task.split.train, *task.split.val})
+    store = open_fresh(preprocessed, dataset.description, task.plan, task.configuration, cases)
+    folder = model_folder(dataset, task)
+    keep_large_blocks()
+    torch.set_num_threads(cpu_count())
+    _save_model(folder, dataset, task)
+    run = RunSettings(
+        device=device,
+        started=time.monotonic() if options.started is None else options.started,
+        budget_seconds=options.time_budget,
+        resume=options.resume,
+        overwrite=options.overwrite,
+    )
+    fold_folder = folder / f"fold_{task.fold}"
+    state = train_fold(task, store, fold_folder, run, draw=draw_progress)
+    return f"trained {state.epoch} epochs ({state.iteration} steps): {fold_folder / 'final.pt'}"
+
+
+def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice) -> str:
+    """Predict and evaluate the validation cases of a fold; returns the table."""
+    folder = model_folder(dataset, task)
+    predictor = load_predictor(folder, (str(task.fold),), device=resolve_device(options.device))
+    output = validation_folder(folder, str(task.fold))
+    cases = validation_cases(dataset, task)
+    predict_cases(predictor, cases, output)
+    pairs = [(case, output) for case in cases]
+    return evaluate_cases(dataset.description, pairs, output, jobs=options.jobs)
+
+
+def validation_folder(model: Path, fold: str) -> Path:
+    """Where the predictions of a fold's validation cases lie."""
+    return model / f"fold_{fold}" / "validation"
+
+
+def validation_cases(dataset: OpenDataset, task: TrainingTask) -> list[Case]:
+    """The cases a fold was not trained on."""
+    return [case for case in dataset.cases if case.id in set(task.split.val)]
+
+
+def _save_model(folder: Path, dataset: OpenDataset, task: TrainingTask) -> None:
+    settings = ModelSettings(
+        configuration=task.configuration,
+        recipe=task.recipe.name,
+        patch_size=task.patch_size,
+        mirror_axes=task.spatial.mirror_axes,
+    )
+    save_model(folder, settings, task.plan, dataset.description)

@@ -1,0 +1,71 @@
+"""Where everything lies: the dataset a user names, and the files segkit makes of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkit.errors import UserError, nearest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workspace:
+    """All artefacts of one dataset below ``<workdir>/<DatasetName>``."""
+
+    folder: Path
+
+    @property
+    def fingerprint(self) -> Path:
+        """Image statistics."""
+        return self.folder / "fingerprint.json"
+
+    @property
+    def splits(self) -> Path:
+        """Cross-validation folds."""
+        return self.folder / "splits.json"
+
+    def plan(self, planner: str) -> Path:
+        """Plan of one planner."""
+        return self.folder / "plans" / f"{planner}.json"
+
+    def preprocessed(self, planner: str, configuration: str) -> Path:
+        """Arrays a configuration is trained on."""
+        return self.folder / "preprocessed" / f"{planner}_{configuration}"
+
+    def model(self, planner: str, configuration: str, recipe: str) -> Path:
+        """Model folder; the default recipe goes unnamed."""
+        suffix = "" if recipe == "default" else f"_{recipe}"
+        return self.folder / "models" / f"{planner}_{configuration}{suffix}"
+
+
+def find_dataset(name: str, raw_folders: Sequence[Path]) -> Path:
+    """Find a raw dataset by path, by name (``Dataset004_Hippocampus``) or by number (``4``).
+
+    Args:
+        name: What the user gave.
+        raw_folders: Searched for names and numbers, in order.
+
+    Raises:
+        UserError: no such dataset, or a number that several datasets carry.
+    """
+    path = Path(name)
+    if path.name == "dataset.json":
+        path = path.parent
+    if path.is_dir():
+        return path.resolve()
+    found = [f for raw in raw_folders if raw.is_dir() for f in sorted(raw.iterdir()) if f.is_dir()]
+    number = re.fullmatch(r"(?:Dataset)?(\d{1,3})", name)
+    prefix = f"Dataset{int(number[1]):03d}_" if number else None
+    matches = [f for f in found if f.name == name or (prefix and f.name.startswith(prefix))]
+    if len({f.name for f in matches}) == 1:
+        return matches[0].resolve()
+    searched = ", ".join(map(str, raw_folders)) or "nowhere ($nnUNet_raw is not set)"
+    if matches:
+        names = ", ".join(f.name for f in matches)
+        raise UserError(f"{name!r} means several datasets: {names}", fix="give the full name")
+    fix = "give the path of a folder that holds dataset.json"
+    if found:
+        fix += f"; {nearest(name, [f.name for f in found])}"
+    raise UserError(f"no dataset {name!r}", where=f"searched in {searched}", fix=fix)

@@ -1,0 +1,63 @@
+"""Work spread over cases: order, errors, and workers that die."""
+
+import os
+import signal
+
+import pytest
+
+from segkit.errors import UserError
+from segkit.runtime import choose_jobs, cpu_count, map_cases, resolve_device
+
+
+def double(number):
+    if number < 0:
+        raise UserError(f"{number} is negative", where="here", fix="use positive numbers")
+    return 2 * number
+
+
+def die(number):
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results_come_in_order(jobs):
+    assert map_cases(double, list(range(8)), label="x", jobs=jobs) == [2 * i for i in range(8)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_all_failures_are_reported_after_the_others_ran(jobs):
+    with pytest.raises(UserError, match="2 of 4 cases failed") as caught:
+        map_cases(double, [1, -1, 2, -2], label="x", jobs=jobs, name=lambda n: f"case{n}")
+    assert "[case-1]" in str(caught.value)
+    assert "-2 is negative" in str(caught.value)
+
+
+def test_one_failure_is_raised_as_it_was():
+    with pytest.raises(UserError) as caught:
+        map_cases(double, [1, -1], label="x", jobs=2)
+    assert caught.value.fix == "use positive numbers"
+
+
+def test_a_dead_worker_is_named_with_signal_and_cases():
+    with pytest.raises(UserError, match="SIGKILL") as caught:
+        map_cases(die, [1, 2, 3, 4], label="x", jobs=2, name=lambda n: f"case{n}")
+    assert "case3" in str(caught.value)
+
+
+def test_jobs_follow_request_items_and_memory():
+    assert choose_jobs(5, items=3) == 3
+    assert choose_jobs(0, items=3) == 1
+    assert choose_jobs(None, items=100) <= cpu_count()
+    assert choose_jobs(None, items=100, bytes_per_job=1 << 60) == 1
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", ""])
+def test_devices_that_do_not_exist_are_refused(name):
+    with pytest.raises(UserError, match="device"):
+        resolve_device(name)
+
+
+def test_cpu_is_always_there():
+    assert resolve_device("cpu").type == "cpu"

@@ -1,0 +1,97 @@
+"""Dataclasses from mappings: types, nesting, refusals, round trips."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segkit.errors import UserError
+from segkit.structs import from_mapping, to_mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    size: tuple[int, ...] = ()
+    share: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    name: str
+    kind: Literal["a", "b"] = "a"
+    flag: bool = False
+    inner: Inner = Inner()
+    pair: tuple[float, float] = (0.0, 1.0)
+    table: dict[str, Inner] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.name == "bad":
+            raise ValueError("name must not be bad")
+
+
+def build(**values):
+    return from_mapping(Outer, {"name": "x", **values}, source="file.yaml")
+
+
+def test_nested_values_become_their_types():
+    made = build(inner={"size": [1, 2], "share": 1}, pair=[0, 2], table={"k": {"size": [3]}})
+    assert made.inner == Inner(size=(1, 2), share=1.0)
+    assert isinstance(made.inner.share, float)
+    assert made.pair == (0.0, 2.0)
+    assert made.table["k"].size == (3,)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nmae": 1}, "unknown key 'nmae'"),
+        ({"inner": {"sise": 1}}, "key inner"),
+        ({"flag": 1}, "expected bool, got 1"),
+        ({"inner": {"size": [1, True]}}, r"inner.size\[1\]"),
+        ({"inner": {"size": "12"}}, "expected a list"),
+        ({"kind": "c"}, "'c' is not allowed"),
+        ({"pair": [1]}, "expected 2 values, got 1"),
+        ({"inner": 3}, "expected keys and values"),
+        ({"name": "bad"}, "name must not be bad"),
+        ({"name": 5}, "expected str, got 5"),
+        ({"inner": {"share": "much"}}, "expected float, got 'much'"),
+    ],
+)
+def test_mistakes_are_named_with_their_place(values, message):
+    with pytest.raises(UserError, match=message) as caught:
+        build(**values)
+    assert "file.yaml" in str(caught.value)
+
+
+def test_the_nearest_key_is_proposed():
+    with pytest.raises(UserError, match="did you mean 'name'"):
+        build(nmae=1)
+
+
+def test_missing_keys_are_named():
+    with pytest.raises(UserError, match="missing key 'name'"):
+        from_mapping(Outer, {}, source="x")
+
+
+def test_yaml_floats_without_a_point_are_read():
+    assert build(inner={"share": "1e-3"}).inner.share == 0.001
+
+
+@given(
+    st.builds(
+        Outer,
+        name=st.text().filter(lambda text: text != "bad"),
+        kind=st.sampled_from(["a", "b"]),
+        flag=st.booleans(),
+        inner=st.builds(
+            Inner,
+            size=st.lists(st.integers()).map(tuple),
+            share=st.none() | st.floats(allow_nan=False),
+        ),
+        pair=st.tuples(st.floats(allow_nan=False), st.floats(allow_nan=False)),
+    )
+)
+def test_round_trip(made):
+    assert from_mapping(Outer, to_mapping(made), source="x") == made

@@ -1,0 +1,153 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.dataset.cases import case_identity, find_cases, images_to_predict, training_cases
+from segkit.dataset.description import load_description
+from segkit.errors import UserError
+
+
+def described(folder, content, **changes):
+    (folder / "dataset.json").write_text(json.dumps({**content, **changes}))
+    return load_description(folder)
+
+
+def codes(description):
+    return sorted(found.code for found in find_cases(description)[1])
+
+
+def test_cases_are_found_in_order(dataset):
+    cases = training_cases(load_description(dataset))
+    assert [case.id for case in cases] == ["a", "b", "c"]
+    assert [file.name for file in cases[1].images] == ["b_0000.nii.gz"]
+    assert cases[1].label == dataset / "labelsTr" / "b.nii.gz"
+
+
+def test_hidden_and_companion_files_are_nobodys_business(dataset):
+    (dataset / "imagesTr" / ".DS_Store").write_text("x")
+    (dataset / "imagesTr" / "a.json").write_text("{}")
+    assert codes(load_description(dataset)) == []
+
+
+def test_everything_wrong_is_told_at_once(dataset):
+    (dataset / "imagesTr" / "a_0000.nii.gz").rename(dataset / "imagesTr" / "a.nii.gz")
+    (dataset / "imagesTr" / "b_0001.nii.gz").write_bytes(b"x")
+    (dataset / "labelsTr" / "c.nii.gz").unlink()
+    (dataset / "imagesTr" / "notes.txt").write_text("x")
+    description = load_description(dataset)
+    assert codes(description) == ["SK-F003", "SK-F005", "SK-F006", "SK-F007", "SK-F009"]
+    with pytest.raises(UserError) as caught:
+        training_cases(description)
+    for part in ("3 problems", "rename it to a_0000.nii.gz", "no channel 1", "labelsTr/c.nii.gz"):
+        assert part in str(caught.value)
+
+
+def test_missing_channel_names_the_file(dataset, content):
+    description = described(dataset, content, channel_names={"0": "FLAIR", "1": "T1c"})
+    problems = find_cases(description)[1]
+    assert {found.code for found in problems} == {"SK-F004"}
+    assert problems[0].where.endswith("imagesTr/a_0001.nii.gz")
+
+
+def test_four_d_image_may_hold_all_channels(dataset, content, itk_file):
+    for case in "abc":
+        file = dataset / "imagesTr" / f"{case}_0000.nii.gz"
+        itk_file(file, np.zeros((2, 4, 5, 6), np.float32), spacing=(1.0, 1.0, 2.0, 1.0))
+    description = described(dataset, content, channel_names={"0": "FLAIR", "1": "T1c"})
+    assert len(training_cases(description)) == 3
+
+
+def test_label_with_a_channel_number_is_recognised(dataset):
+    (dataset / "labelsTr" / "a.nii.gz").rename(dataset / "labelsTr" / "a_0000.nii.gz")
+    (found,) = find_cases(load_description(dataset))[1]
+    assert found.code == "SK-F006"
+    assert "rename a_0000.nii.gz to a.nii.gz" in found.fix
+
+
+def test_wrong_count_is_a_warning(dataset, content):
+    assert codes(described(dataset, content, numTraining=5)) == ["SK-F008"]
+
+
+def test_wrong_ending_names_what_is_there(dataset, content):
+    (first, second) = find_cases(described(dataset, content, file_ending=".nrrd"))[1]
+    assert first.code == second.code == "SK-F002"
+    assert ".nii.gz" in first.message
+
+
+def test_missing_folder_is_an_error(dataset):
+    (dataset / "labelsTr").rename(dataset / "labels")
+    assert codes(load_description(dataset)) == ["SK-F001"]
+
+
+def test_explicit_cases_follow_variables_and_relative_paths(dataset, content, monkeypatch):
+    monkeypatch.setenv("ELSEWHERE", str(dataset / "labelsTr"))
+    entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "$ELSEWHERE/a.nii.gz"}
+    description = described(dataset, content, numTraining=1, dataset={"first": entry})
+    (case,) = training_cases(description)
+    assert case.id == "first"
+    assert case.label == dataset / "labelsTr" / "a.nii.gz"
+
+
+def test_explicit_cases_with_missing_files_are_refused(dataset, content):
+    entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "nowhere.nii.gz"}
+    description = described(dataset, content, numTraining=1, dataset={"first": entry})
+    with pytest.raises(UserError, match=r"nowhere\.nii\.gz"):
+        training_cases(description)
+
+
+def test_images_to_predict_from_folder_file_and_files(dataset):
+    description = load_description(dataset)
+    folder = dataset / "imagesTr"
+    assert [case.id for case in images_to_predict([folder], description)] == ["a", "b", "c"]
+    (case,) = images_to_predict([folder / "b_0000.nii.gz"], description)
+    assert (case.id, case.label) == ("b", None)
+    files = [folder / "c_0000.nii.gz", folder / "a_0000.nii.gz"]
+    assert [case.id for case in images_to_predict(files, description)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("name", ["scan", "patient_0007", "patient_12"])
+def test_one_channel_needs_no_channel_number(dataset, tmp_path, name):
+    target = tmp_path / "new" / f"{name}.nii.gz"
+    target.parent.mkdir()
+    target.write_bytes((dataset / "imagesTr" / "a_0000.nii.gz").read_bytes())
+    (case,) = images_to_predict([target], load_description(dataset))
+    assert case.id == name
+
+
+def test_same_case_from_two_places_is_refused(dataset):
+    folder = dataset / "imagesTr"
+    (dataset / "imagesTs").mkdir()
+    twin = dataset / "imagesTs" / "a_0000.nii.gz"
+    twin.write_bytes((folder / "a_0000.nii.gz").read_bytes())
+    with pytest.raises(UserError, match="SK-F013"):
+        images_to_predict([folder, twin], load_description(dataset))
+
+
+def test_nothing_to_predict_is_refused(dataset, tmp_path):
+    description = load_description(dataset)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "scan.mha").write_text("x")
+    with pytest.raises(UserError, match="no file ends with"):
+        images_to_predict([tmp_path / "empty"], description)
+    with pytest.raises(UserError, match="SK-F011"):
+        images_to_predict([tmp_path / "nowhere"], description)
+    with pytest.raises(UserError, match="SK-F014"):
+        images_to_predict([tmp_path / "scan.mha"], description)
+
+
+def test_rgb_image_is_a_case_of_three_channels(tmp_path, content):
+    channels = {"0": "R", "1": "G", "2": "B"}
+    description = described(tmp_path, content, channel_names=channels, file_ending=".png")
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "photo.png")
+    (case,) = images_to_predict([tmp_path / "photo.png"], description)
+    assert case.id == "photo"
+
+
+def test_identity_follows_names_and_contents(dataset):
+    case = training_cases(load_description(dataset))[0]
+    before = case_identity(case)
+    assert before == case_identity(case)
+    case.label.write_bytes(case.label.read_bytes() + b"x")
+    assert case_identity(case) != before

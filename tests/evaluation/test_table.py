@@ -1,0 +1,95 @@
+import pytest
+
+from segkit.evaluation.case import CaseScores
+from segkit.evaluation.summary import Summary, summarize
+from segkit.evaluation.table import interval, mean_and_std, note, number, render_table
+
+OVERLAP = ("dice", "iou", "precision", "recall")
+
+
+def make_summary(labels, regions=None, metrics=OVERLAP):
+    """Build a summary from one mapping target -> list of (one value for all metrics) a block."""
+
+    def of_case(block, i):
+        return {name: dict.fromkeys(metrics, values[i]) for name, values in block.items()}
+
+    count = len(next(iter(labels.values())))
+    cases = tuple(
+        CaseScores(case=f"case_{i}", labels=of_case(labels, i), regions=of_case(regions or {}, i))
+        for i in range(count)
+    )
+    return Summary(
+        dataset="Dataset001_Test",
+        metrics=metrics,
+        nsd_tolerance_mm=1.0,
+        **summarize(cases, metrics),
+        cases=cases,
+        not_predicted=(),
+        made_from="0" * 16,
+    )
+
+
+def test_rows_and_columns():
+    table = render_table(make_summary({"liver": [0.5, 0.5], "tumour": [None, 1.0]}))
+    assert table.splitlines() == [
+        "label            Dice mean ± std          95% CI  n    IoU  precision  recall",
+        "liver            0.500 ± 0.000    [0.500, 0.500]  2  0.500      0.500   0.500",
+        "tumour           1.000 ± 0.000    [1.000, 1.000]  1  1.000      1.000   1.000"
+        "  n/a (absent in 1 of 2)",
+        "",
+        "foreground mean  0.750                               0.750      0.750   0.750",
+    ]
+
+
+def test_a_target_absent_everywhere():
+    table = render_table(make_summary({"liver": [1.0] * 40, "tumour": [None] * 40}))
+    row = next(line for line in table.splitlines() if line.startswith("tumour"))
+    assert row.split()[:5] == ["tumour", "n/a", "n/a", "0", "n/a"]
+    assert row.endswith("n/a (absent in 40 of 40)")
+
+
+def test_nothing_defined_at_all():
+    lines = render_table(make_summary({"liver": [None]})).splitlines()
+    assert lines[-1].split() == ["foreground", "mean", *["n/a"] * 4]
+
+
+def test_labels_and_regions_have_their_own_headings():
+    lines = render_table(make_summary({"edema": [0.1]}, {"whole": [0.9]})).splitlines()
+    assert [line.split(" ")[0] for line in lines] == [
+        "label",
+        "edema",
+        "",
+        "region",
+        "whole",
+        "",
+        "foreground",
+    ]
+    assert "0.900" in lines[-1]
+
+
+def test_metrics_with_fewer_cases_say_so():
+    summary = make_summary({"liver": [0.5, 0.5, None]})
+    target = dict(summary.labels["liver"])
+    target["precision"] = make_summary({"x": [0.5, None, None]}).labels["x"]["precision"]
+    assert note(target) == "n/a (absent in 1 of 3), precision over 1"
+    target["precision"] = make_summary({"x": [0.5, 0.5, 0.5]}).labels["x"]["precision"]
+    assert note(target) == "n/a (absent in 1 of 3)"
+
+
+def test_without_dice_the_first_metric_leads():
+    table = render_table(make_summary({"liver": [2.5, 3.5]}, metrics=("hd95_mm", "nsd")))
+    assert "HD95 mm mean ± std" in table
+    assert "3.00 ± 0.50" in table
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [(None, "dice", "n/a"), (0.12345, "nsd", "0.123"), (1234.567, "volume_ref_ml", "1234.57")],
+)
+def test_numbers(value, metric, text):
+    assert number(value, metric) == text
+
+
+def test_undefined_statistics_are_spelled_out():
+    nothing = make_summary({"x": [None]}).labels["x"]["dice"]
+    assert mean_and_std(nothing, "dice") == interval(nothing, "dice") == "n/a"

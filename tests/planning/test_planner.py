@@ -1,0 +1,268 @@
+from pathlib import Path
+
+import pytest
+
+from segkit.dataset.description import DatasetDescription
+from segkit.dataset.labels import LabelSchema
+from segkit.errors import UserError
+from segkit.planning.fingerprint import CaseFingerprint, Fingerprint
+from segkit.planning.patch import Budget
+from segkit.planning.plan import IntensityStatistics, load_plan, save_plan
+from segkit.planning.planner import PLANNERS, explain, make_plan, plan_lowres
+
+STATISTICS = IntensityStatistics(
+    mean=1.0, median=1.0, std=1.0, min=0.0, max=2.0, percentile_00_5=0.0, percentile_99_5=2.0
+)
+
+
+def describe(channels=("MR",), labels=3):
+    values = {"background": 0, **{f"label {i}": i for i in range(1, labels)}}
+    content = {
+        "channel_names": {str(i): name for i, name in enumerate(channels)},
+        "labels": values,
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    }
+    return DatasetDescription(
+        name="Dataset001_Fake",
+        folder=Path("Dataset001_Fake"),
+        channel_names=tuple(channels),
+        labels=LabelSchema.from_description(values, content),
+        file_ending=".nii.gz",
+        num_training=1,
+        reader=None,
+        explicit_cases=None,
+        content=content,
+    )
+
+
+def fake_case(shape, spacing=(1, 1, 1), orientation="LPS"):
+    return CaseFingerprint(
+        case="case",
+        shape=shape,
+        shape_after_crop=shape,
+        spacing_mm=tuple(float(s) for s in spacing),
+        orientation=orientation,
+    )
+
+
+def fake(shape, spacing=(1, 1, 1), cases=1, *, kept=1.0, in_zero=0.0, channels=1):
+    return Fingerprint(
+        cases=(fake_case(shape, spacing),) * cases,
+        intensities=(STATISTICS,) * channels,
+        median_relative_size_after_crop=kept,
+        labelled_share_in_zero=in_zero,
+    )
+
+
+HIPPOCAMPUS = fake((36, 50, 35), cases=260)
+LIVER = fake((432, 512, 512), (1, 0.767, 0.767), cases=131)
+PROSTATE = fake((20, 320, 319), (3.6, 0.62, 0.62), cases=32, channels=2)
+BRATS = fake((140, 171, 136), cases=1251, channels=4)
+RGB = fake((1, 1500, 1500), (999, 1, 1), cases=804, channels=3)
+CHANNELS = {1: ("CT",), 2: ("T2", "ADC"), 3: ("R", "G", "B"), 4: ("T1", "T1ce", "T2", "FLAIR")}
+
+
+def planned(fingerprint, planner="default", labels=3, **options):
+    channels = CHANNELS[len(fingerprint.intensities)]
+    return make_plan(fingerprint, describe(channels, labels), planner=planner, **options)
+
+
+# nnU-Net 2.8.1's own plans for constant data sets.
+GOLDEN = [
+    (HIPPOCAMPUS, "default", 3, "3d_fullres", (40, 56, 40), 9),
+    (HIPPOCAMPUS, "default", 3, "2d", (56, 40), 366),
+    (LIVER, "default", 3, "3d_fullres", (128, 128, 128), 2),
+    (LIVER, "default", 3, "2d", (512, 512), 12),
+    (LIVER, "resenc_l", 3, "3d_fullres", (160, 224, 192), 2),
+    (LIVER, "resenc_l", 3, "2d", (512, 512), 35),
+    (LIVER, "resenc_xl", 3, "3d_fullres", (192, 256, 256), 2),
+    (PROSTATE, "default", 3, "3d_fullres", (20, 320, 256), 2),
+    (PROSTATE, "resenc_m", 3, "3d_fullres", (20, 256, 256), 2),
+    (BRATS, "default", 4, "3d_fullres", (128, 160, 112), 2),
+    (BRATS, "resenc_l", 4, "3d_fullres", (160, 192, 160), 3),
+    (RGB, "default", 2, "2d", (1280, 1024), 2),
+    (RGB, "resenc_m", 2, "2d", (512, 512), 13),
+]
+
+
+@pytest.mark.parametrize(("fingerprint", "planner", "labels", "name", "patch", "batch"), GOLDEN)
+def test_golden_patch_and_batch(fingerprint, planner, labels, name, patch, batch):
+    configuration = planned(fingerprint, planner, labels).configuration(name)
+    assert configuration.patch_size == patch
+    assert configuration.batch_size == batch
+
+
+def test_liver_in_full():
+    plan = planned(LIVER)
+    fullres, plane = plan.configuration("3d_fullres"), plan.configuration("2d")
+    assert plan.transpose_forward == (0, 1, 2)
+    assert fullres.spacing_mm == (1, 0.767, 0.767)
+    assert fullres.median_shape == (432, 512, 512)
+    assert plane.spacing_mm == (0.767, 0.767)
+    assert plane.median_shape == (512, 512)
+    assert fullres.batch_dice
+    assert plane.batch_dice
+    assert fullres.normalization == ("ct",)
+    network = fullres.network
+    assert network.kind == "plain"
+    assert network.features_per_stage == (32, 64, 128, 256, 320, 320)
+    assert network.strides == ((1, 1, 1), *[(2, 2, 2)] * 5)
+    assert network.kernel_sizes == ((3, 3, 3),) * 6
+    assert network.convs_per_stage == (2,) * 6
+    assert network.convs_per_decoder_stage == (2,) * 5
+
+
+def test_residual_encoder_blocks():
+    network = planned(LIVER, "resenc_xl").configuration("3d_fullres").network
+    assert network.kind == "residual_encoder"
+    assert network.convs_per_stage == (1, 3, 4, 6, 6, 6, 6)
+    assert network.convs_per_decoder_stage == (1,) * 6
+
+
+def test_prostate_strides_and_kernels():
+    configuration = planned(PROSTATE).configuration("3d_fullres")
+    plane, all_axes = (1, 2, 2), (2, 2, 2)
+    expected = ((1, 1, 1), plane, plane, all_axes, all_axes, plane, plane)
+    assert configuration.network.strides == expected
+    assert configuration.network.kernel_sizes == ((1, 3, 3),) * 2 + ((3, 3, 3),) * 5
+    assert not configuration.batch_dice
+
+
+@pytest.mark.parametrize(
+    ("planner", "patch"), [("default", (128, 128, 128)), ("resenc_l", (160, 224, 192))]
+)
+def test_liver_lowres(planner, patch):
+    fullres = planned(LIVER, planner).configuration("3d_fullres")
+    budget = Budget(settings=PLANNERS[planner], heads=3)
+    lowres = plan_lowres(fullres.spacing_mm, fullres.median_shape, fullres.patch_size, 131, budget)
+    assert lowres.sized.patch_size == patch
+    assert lowres.sized.batch_size == 2
+    if planner == "default":
+        assert lowres.spacing_mm == pytest.approx((2.427, 1.862, 1.862), abs=1e-3)
+        assert lowres.median == (178, 211, 211)
+
+
+def test_no_lowres_where_it_saves_too_little():
+    budget = Budget(settings=PLANNERS["default"], heads=3)
+    # The patch sees 0.249 of the case: a few steps suffice, and they save less than half.
+    assert plan_lowres((1.0,) * 3, (203, 203, 203), (128, 128, 128), 10, budget) is None
+
+
+def test_planes_get_2d_only():
+    plan = planned(RGB)
+    assert list(plan.configurations) == ["2d"]
+    assert plan.configuration("2d").spacing_mm == (1, 1)
+    assert plan.configuration("2d").batch_dice
+
+
+def test_the_coarsest_axis_comes_first():
+    plan = planned(fake((300, 300, 20), (0.5, 0.6, 4), cases=5))
+    assert plan.transpose_forward == (2, 0, 1)
+    assert plan.transpose_backward == (1, 2, 0)
+    fullres = plan.configuration("3d_fullres")
+    assert fullres.spacing_mm == (4, 0.5, 0.6)
+    assert fullres.median_shape == (20, 300, 300)
+    assert plan.configuration("2d").spacing_mm == (0.5, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        ("CT", "ct"),
+        ("ct", "ct"),
+        ("noNorm", "none"),
+        ("zscore", "zscore"),
+        ("rescale_to_0_1", "rescale_to_0_1"),
+        ("RGB_to_0_1", "rgb_to_0_1"),
+        ("FLAIR", "zscore"),
+        ("ct ", "zscore"),
+    ],
+)
+def test_channel_names_choose_the_normalization(name, scheme):
+    plan = make_plan(fake((32, 32, 32)), describe((name,)))
+    assert plan.configuration("2d").normalization == (scheme,)
+    assert plan.channel_names == (name,)
+
+
+@pytest.mark.parametrize(("kept", "inside"), [(0.7499, (True, False)), (0.75, (False, False))])
+def test_statistics_inside_the_mask(kept, inside):
+    fingerprint = fake((32, 32, 32), kept=kept, channels=2)
+    plan = make_plan(fingerprint, describe(("MR", "CT")))
+    assert plan.configuration("3d_fullres").normalize_inside_mask == inside
+
+
+@pytest.mark.parametrize(("share", "force"), [(0.0, True), (1e-4, True), (2e-4, False)])
+def test_labels_on_black_keep_it_from_being_background(share, force):
+    plan = make_plan(fake((32, 32, 32), in_zero=share), describe())
+    assert plan.force_invalid_to_background is force
+
+
+def test_orientation_of_the_majority():
+    cases = [fake_case((32, 32, 32), orientation=code) for code in ("RAS", "LPS", "RAS")]
+    mixed = Fingerprint(
+        cases=tuple(cases),
+        intensities=(STATISTICS,),
+        median_relative_size_after_crop=1.0,
+        labelled_share_in_zero=0.0,
+    )
+    plan = make_plan(mixed, describe())
+    assert plan.orientation == "RAS"
+    assert "RAS 2, LPS 1" in plan.reasons[0]
+    assert planned(HIPPOCAMPUS).orientation is None
+
+
+def test_memory_scales_the_reference():
+    assert planned(LIVER, gpu_memory_gb=8) == planned(LIVER)
+    small = planned(LIVER, gpu_memory_gb=4).configuration("3d_fullres")
+    large = planned(LIVER, gpu_memory_gb=16).configuration("3d_fullres")
+    volumes = [p[0] * p[1] * p[2] for p in (small.patch_size, (128,) * 3, large.patch_size)]
+    assert volumes == sorted(set(volumes))
+    assert "4 GB" in " ".join(small.reasons)
+
+
+def test_spacing_override():
+    plan = planned(LIVER, spacing_mm=(2, 1.534, 1.534))
+    assert plan.configuration("3d_fullres").median_shape == (216, 256, 256)
+    assert "as asked for" in " ".join(plan.reasons)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"planner": "resenc"},
+        {"gpu_memory_gb": 0.0},
+        {"gpu_memory_gb": float("nan")},
+        {"gpu_memory_gb": 1e-4},
+        {"spacing_mm": (1.0, 1.0)},
+        {"spacing_mm": (1.0, 0.0, 1.0)},
+    ],
+)
+def test_refusals(options):
+    with pytest.raises(UserError) as caught:
+        planned(LIVER, **options)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 5), (1, 6, 6), (3, 2, 200), (2, 7, 7)])
+def test_tiny_images_still_get_a_network(shape):
+    plan = planned(fake(shape, cases=3))
+    for configuration in plan.configurations.values():
+        assert len(configuration.network.strides) >= 2
+        assert configuration.batch_size >= 2
+
+
+def test_every_decision_has_a_reason():
+    plan = planned(HIPPOCAMPUS)
+    lines = explain(plan)
+    assert all("\n" not in line for line in lines)
+    text = "\n".join(lines)
+    assert "3d_fullres: patch 40x56x40: the median case, padded" in text
+    assert "batch size 9: one batch holds at most 5%" in text
+    assert len([line for line in lines if line.startswith("2d: ")]) == 5
+
+
+def test_plans_survive_the_disk(tmp_path):
+    plan = planned(BRATS, "resenc_l", 4)
+    save_plan(tmp_path / "plan.json", plan, made_from="x")
+    assert load_plan(tmp_path / "plan.json") == plan

@@ -1,0 +1,198 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from segkit.dataset.orientation import reorient
+from segkit.errors import UserError
+from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
+from segkit.preprocessing.pipeline import (
+    CaseRecord,
+    mark_invalid,
+    paste_into_stored_grid,
+    preprocess_case,
+)
+from segkit.structs import from_mapping, to_mapping
+from segkit.types import Geometry, Volume
+
+STATISTICS = IntensityStatistics(
+    mean=0, median=0, std=1, min=0, max=1, percentile_00_5=0, percentile_99_5=1
+)
+NETWORK = NetworkPlan(
+    features_per_stage=(2,),
+    strides=((1, 1, 1),),
+    kernel_sizes=((3, 3, 3),),
+    convs_per_stage=(2,),
+    convs_per_decoder_stage=(),
+)
+LPS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+OBLIQUE = (0.0, 0.0, 1.0, 0.9950041653, -0.0998334166, 0.0, 0.0998334166, 0.9950041653, 0.0)
+
+
+def make_plan(spacing, *, transpose=(0, 1, 2), orientation=None, schemes=("none",), inside=False):
+    configuration = ConfigurationPlan(
+        spacing_mm=spacing,
+        patch_size=(4,) * len(spacing),
+        batch_size=2,
+        median_shape=(8.0,) * len(spacing),
+        normalization=schemes,
+        normalize_inside_mask=(inside,) * len(schemes),
+        batch_dice=False,
+        network=NETWORK,
+    )
+    return Plan(
+        planner="default",
+        dataset="Dataset001_Test",
+        channel_names=tuple(map(str, range(len(schemes)))),
+        transpose_forward=transpose,
+        orientation=orientation,
+        intensities=(STATISTICS,) * len(schemes),
+        configurations={"it": configuration},
+    )
+
+
+def make_volume(shape=(6, 7, 8), *, spacing=(1.0, 1.0, 1.0), direction=LPS, channels=1, seed=0):
+    """Noise inside, two zero voxels on every side."""
+    image = np.zeros((channels, *shape), np.float32)
+    inner = image[(slice(None), *[slice(2, n - 2) if n > 4 else slice(None) for n in shape])]
+    inner[...] = np.random.default_rng(seed).uniform(1, 2, inner.shape)
+    return Volume(array=image, geometry=Geometry(spacing_mm=spacing, direction=direction))
+
+
+def test_crop_marks_and_keeps_values():
+    volume = make_volume()
+    volume.array[0, 2, 2, 2] = 0  # a corner of the box that holds nothing
+    labels = np.zeros((1, 6, 7, 8), np.int16)
+    labels[0, 3, 3, 3], labels[0, 2, 2, 2] = 1, 0
+    case = preprocess_case(volume, labels, make_plan((1.0, 1.0, 1.0)), "it", case="a")
+    assert case.record.bbox == ((2, 4), (2, 5), (2, 6))
+    np.testing.assert_array_equal(case.image, volume.array[:, 2:4, 2:5, 2:6])
+    assert case.seg is not None
+    assert case.seg.dtype == np.int16
+    assert case.seg[0, 0, 0, 0] == -1
+    assert case.seg[0, 1, 1, 1] == 1
+    assert (case.seg == -1).sum() == 1
+    np.testing.assert_array_equal(case.invalid_zyx, volume.array[0] == 0)
+
+
+def test_mark_invalid_leaves_annotated_voxels():
+    labels = np.array([[[[0, 0, 1, 3]]]], np.int16)
+    nonzero = np.array([[[[True, False, False, False]]]])
+    assert mark_invalid(labels, nonzero).tolist() == [[[[0, -1, 1, 3]]]]
+
+
+def test_invalid_voxels_do_not_enter_the_mean():
+    volume = make_volume()
+    volume.array[0, 2, 2, 2] = 0
+    plan = make_plan((1.0, 1.0, 1.0), schemes=("zscore",))
+    image = preprocess_case(volume, None, plan, "it").image
+    inside = volume.array[0, 2:4, 2:5, 2:6] != 0
+    assert abs(image[0][inside].mean()) < 1e-5
+    assert abs(image[0][inside].std() - 1) < 1e-5
+
+
+def test_prediction_has_no_segmentation():
+    assert preprocess_case(make_volume(), None, make_plan((1.0, 1.0, 1.0)), "it").seg is None
+
+
+def test_transpose_spacing_and_shapes():
+    volume = make_volume((6, 7, 40), spacing=(1.0, 2.0, 0.5))
+    plan = make_plan((1.0, 1.0, 1.0), transpose=(2, 0, 1))
+    record = preprocess_case(volume, None, plan, "it").record
+    assert record.shape_stored == (6, 7, 40)
+    assert record.shape_before_crop == (40, 6, 7)
+    assert record.shape_after_crop == (36, 2, 3)
+    assert record.spacing_mm == (0.5, 1.0, 2.0)
+    assert record.shape_resampled == (18, 2, 6)
+    assert record.spacing_resampled_mm == (1.0, 1.0, 1.0)
+
+
+def test_2d_configuration_keeps_the_spacing_across_slices():
+    volume = make_volume((6, 7, 8), spacing=(7.3, 1.0, 1.0))
+    case = preprocess_case(volume, None, make_plan((0.5, 0.5)), "it")
+    assert case.image.shape == (1, 2, 6, 8)
+    assert case.record.spacing_resampled_mm == (7.3, 0.5, 0.5)
+
+
+def test_plane_stays_a_plane():
+    volume = make_volume((1, 9, 9), spacing=(999.0, 1.0, 1.0))
+    case = preprocess_case(volume, np.zeros((1, 1, 9, 9), np.int16), make_plan((0.5, 0.5)), "it")
+    assert case.image.shape == (1, 1, 10, 10)
+    assert case.record.bbox == ((0, 1), (2, 7), (2, 7))
+
+
+def test_all_zero_image_keeps_the_full_box_and_is_all_invalid():
+    volume = Volume(
+        array=np.zeros((1, 3, 4, 5), np.float32), geometry=Geometry(spacing_mm=(1.0, 1.0, 1.0))
+    )
+    labels = np.zeros((1, 3, 4, 5), np.int16)
+    plan = make_plan((1.0, 1.0, 0.5), schemes=("zscore",))
+    case = preprocess_case(volume, labels, plan, "it")
+    assert case.image.shape == (1, 3, 4, 10)
+    assert np.isfinite(case.image).all()
+    assert case.seg is not None
+    assert (case.seg == -1).all()
+    assert case.invalid_zyx.all()
+
+
+@pytest.mark.parametrize("direction", [LPS, RAS, OBLIQUE])
+@pytest.mark.parametrize("orientation", [None, "LPS", "RAS", "SAL"])
+@pytest.mark.parametrize("transpose", list(itertools.permutations(range(3))))
+def test_paste_undoes_crop_transpose_and_orientation(direction, orientation, transpose):
+    volume = make_volume((6, 7, 9), direction=direction, channels=2)
+    schemes = ("none", "none")
+    plan = make_plan((1.0, 1.0, 1.0), transpose=transpose, orientation=orientation, schemes=schemes)
+    case = preprocess_case(volume, None, plan, "it")
+    np.testing.assert_array_equal(paste_into_stored_grid(case.image, case.record), volume.array)
+    one = paste_into_stored_grid(case.image[0], case.record)
+    np.testing.assert_array_equal(one, volume.array[0])
+    np.testing.assert_array_equal(case.invalid_zyx, volume.array[0] == 0)
+
+
+def test_paste_fills_outside_the_crop():
+    case = preprocess_case(make_volume(), None, make_plan((1.0, 1.0, 1.0)), "it")
+    pasted = paste_into_stored_grid(np.zeros_like(case.image[0]), case.record, 1)
+    np.testing.assert_array_equal(pasted == 1, case.invalid_zyx)
+
+
+def test_same_case_in_two_orientations_gives_the_same_arrays():
+    volume = make_volume((6, 7, 9), spacing=(3.0, 2.0, 1.0))
+    labels = np.random.default_rng(1).integers(0, 3, (1, 6, 7, 9)).astype(np.int16)
+    turned = reorient(volume, "SRA")
+    turned_labels = reorient(Volume(array=labels, geometry=volume.geometry), "SRA").array
+    plan = make_plan((1.5, 1.5, 1.5), orientation="LPS")
+    one = preprocess_case(volume, labels, plan, "it")
+    other = preprocess_case(turned, turned_labels, plan, "it")
+    np.testing.assert_array_equal(one.image, other.image)
+    np.testing.assert_array_equal(one.seg, other.seg)
+
+
+def test_record_survives_json():
+    plan = make_plan((1.0, 1.0, 1.0), transpose=(2, 0, 1), orientation="RAS")
+    record = preprocess_case(make_volume(), None, plan, "it", case="a", files=("a.nii",)).record
+    text = json.dumps(to_mapping(record))
+    assert from_mapping(CaseRecord, json.loads(text), source="test") == record
+
+
+def test_refuses_wrong_channels_grids_and_nan():
+    plan, volume = make_plan((1.0, 1.0, 1.0)), make_volume()
+    with pytest.raises(UserError, match="2 channels, the plan expects 1"):
+        preprocess_case(make_volume(channels=2), None, plan, "it")
+    with pytest.raises(UserError, match="label map"):
+        preprocess_case(volume, np.zeros((1, 6, 7, 9), np.int16), plan, "it")
+    volume.array[0, 0, 0, 0] = np.nan
+    with pytest.raises(UserError, match="NaN") as raised:
+        preprocess_case(volume, None, plan, "it", case="a", files=("a_0000.nii",))
+    assert raised.value.where == "a_0000.nii"
+    with pytest.raises(UserError, match="no configuration"):
+        preprocess_case(make_volume(), None, plan, "3d_fullres")
+
+
+def test_input_is_left_alone():
+    volume = make_volume()
+    before = volume.array.copy()
+    plan = make_plan((1.0, 1.0, 1.0), schemes=("zscore",))
+    preprocess_case(volume, np.zeros((1, 6, 7, 8), np.int16), plan, "it")
+    np.testing.assert_array_equal(volume.array, before)
