@@ -119,7 +119,8 @@ def _case_id(case: Case) -> str:
 
 
 def _settings_hash(description: DatasetDescription, plan: Plan, configuration: str) -> str:
-    return content_hash([plan.preprocessing_hash(configuration), to_mapping(description.labels)])
+    labels = to_mapping(description.labels)
+    return content_hash([plan.preprocessing_hash(configuration), labels, description.reader])
 
 
 def _is_fresh(store: PreprocessedStore, case: Case, settings: str) -> bool:

@@ -73,13 +73,6 @@ class PreprocessedStore:
             for key, (start, stop) in self._content(case_id)["locations"].items()
         }
 
-    def settings_hash(self, case_id: str) -> str | None:
-        """Return the hash of the settings a case was made with; None where there is none."""
-        try:
-            return self._content(case_id)["settings_hash"]
-        except UserError:
-            return None
-
     def save(
         self,
         case_id: str,

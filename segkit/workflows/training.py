@@ -65,8 +65,7 @@ def train_task(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingCh
     """Train one fold into its model folder; returns one line on how it went."""
     device = resolve_device(options.device)
     preprocessed = dataset.workspace.preprocessed(task.plan.planner, task.configuration)
-    cases = sorted({*task.split.train, *task.split.val})
-    store = open_fresh(preprocessed, dataset.description, task.plan, task.configuration, cases)
+    store = open_fresh(preprocessed, dataset.description, task.plan, task.configuration)
     folder = model_folder(dataset, task)
     keep_large_blocks()
     torch.set_num_threads(cpu_count())

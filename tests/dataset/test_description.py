@@ -279,8 +279,10 @@ def test_order_without_regions_is_a_warning(content):
 )
 @pytest.mark.parametrize(
     "key",
-    ["channel_names", "labels", "file_ending", "numTraining", "regions_class_order"]
-    + ["ignore_label", "dataset", "overwrite_image_reader_writer", "label_encoding"],
+    [
+        *("channel_names", "labels", "file_ending", "numTraining", "regions_class_order"),
+        *("ignore_label", "dataset", "overwrite_image_reader_writer", "label_encoding"),
+    ],
 )
 def test_no_value_crashes_the_checks(content, key, value):
     for found in check_content({**content, key: value}, "dataset.json"):

@@ -2,7 +2,13 @@ import json
 
 import pytest
 
-from segkit.dataset.splits import load_splits, make_splits, save_splits, split_for_fold
+from segkit.dataset.splits import (
+    load_or_make_splits,
+    load_splits,
+    make_splits,
+    save_splits,
+    split_for_fold,
+)
 from segkit.errors import UserError
 
 IDS = [f"case_{i:02d}" for i in range(12)]
@@ -33,9 +39,30 @@ def test_fewer_cases_than_folds_leave_one_out():
     assert sorted(split.val for split in splits) == [("a",), ("b",), ("c",)]
 
 
-def test_one_case_cannot_be_split():
-    with pytest.raises(UserError, match="--fold all"):
-        make_splits(["a"])
+def test_one_case_is_its_own_validation_and_warns(tmp_path, caplog):
+    splits = make_splits(["a"])
+    assert [(split.train, split.val) for split in splits] == [(("a",), ("a",))]
+    assert "only one case" in caplog.text
+    save_splits(tmp_path / "splits.json", splits, made_from="abc")
+    assert load_splits(tmp_path / "splits.json", ["a"]) == splits
+
+
+def test_splits_are_kept_until_the_cases_change(tmp_path, caplog):
+    path, given = tmp_path / "splits.json", tmp_path / "splits_final.json"
+    first = load_or_make_splits(path, given, IDS)
+    assert first == make_splits(IDS)
+    written = path.read_bytes()
+    assert load_or_make_splits(path, given, IDS) == first
+    assert path.read_bytes() == written
+    assert load_or_make_splits(path, given, IDS[:9]) == make_splits(IDS[:9])
+    assert "dealt anew" in caplog.text
+
+
+def test_given_splits_come_first(tmp_path):
+    given = tmp_path / "splits_final.json"
+    given.write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    (split,) = load_or_make_splits(tmp_path / "splits.json", given, ["a", "b"])
+    assert (split.train, split.val) == (("a",), ("b",))
 
 
 def test_fold_all_is_everything():

@@ -1,4 +1,4 @@
-"""nibabel: NIfTI headers, NIfTI voxels where asked for by name, and NIfTI writing.
+"""nibabel: NIfTI voxels, headers and writing.
 
 Labels are written through nibabel because it stores the affine to the last bit; ITK recomputes it
 from a quaternion.
@@ -43,7 +43,7 @@ def load(path: Path) -> Any:
     """
     fix = "restore the file from its source"
     try:
-        image = nib.load(path)
+        image = nib.load(path, mmap=False)
         shape, itemsize = image.shape, image.header.get_data_dtype().itemsize
         expected = int(image.dataobj.offset) + int(np.prod(shape, dtype=np.int64)) * itemsize
     except (*_UNREADABLE, AttributeError) as error:
@@ -81,11 +81,24 @@ def read(path: Path) -> Volume:
         UserError: not a NIfTI file, truncated, or of a voxel type that is no number.
     """
     image = load(path)
+    return Volume(array=read_voxels(image, path), geometry=header_geometry(image))
+
+
+def read_voxels(image: Any, path: Path) -> np.ndarray:
+    """Read the voxels of an opened file; see :func:`read`.
+
+    NaN and infinity come as they are, whereas ITK turns them into 0.
+
+    Raises:
+        UserError: they cannot be read, or are no numbers.
+    """
     try:
         array = np.asanyarray(image.dataobj)
     except _UNREADABLE as error:
         fix = "restore the file from its source"
         raise UserError(f"the voxels cannot be read: {error}", where=path, fix=fix) from None
+    if array.dtype.names is not None:  # RGB, RGBA
+        array = np.stack([array[name] for name in array.dtype.names], axis=-1)
     if array.ndim == 5 and array.shape[3] == 1:
         array = array[:, :, :, 0]
     if array.ndim not in (2, 3, 4) or array.dtype.kind not in "iufb":
@@ -94,7 +107,7 @@ def read(path: Path) -> Volume:
     array = array.astype(array.dtype.newbyteorder("="), copy=False).T
     if array.ndim < 4:
         array = array[None, None] if array.ndim == 2 else array[None]
-    return Volume(array=np.ascontiguousarray(array), geometry=header_geometry(image))
+    return np.ascontiguousarray(array)
 
 
 def count_channels(path: Path) -> int:

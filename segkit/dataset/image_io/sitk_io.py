@@ -1,4 +1,4 @@
-"""SimpleITK: NRRD, MetaImage, GIPL, and the voxels of NIfTI files."""
+"""SimpleITK: NRRD, MetaImage, GIPL, and the geometry of NIfTI files."""
 
 from __future__ import annotations
 
@@ -39,27 +39,33 @@ def check_readable(path: Path) -> None:
 
 
 def read(path: Path) -> Volume:
-    """Read a file as (C, Z, Y, X) of its own type.
+    """Read a file as (C, Z, Y, X) of its own type; a 4D image has its channels first.
 
-    A 4D image has its channels on the first array axis. NIfTI files that SimpleITK refuses, or
-    whose affine it would bend into a rotation, keep the affine of their header.
+    Of a NIfTI file ITK gives the geometry alone, because it turns NaN into 0 and reads truncated
+    files. Where ITK refuses the affine, or would bend it into a rotation, the header's is kept.
 
     Raises:
         UserError: empty, truncated, not an image, or complex-valued.
     """
-    nifti = nibabel_io.load(path) if path.name.lower().endswith((".nii", ".nii.gz")) else None
-    try:
-        image = load_image(path)
-    except UserError:
-        if nifti is None:
-            raise
-        return nibabel_io.read(path)
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return _read_nifti(path)
+    image = load_image(path)
     if path.suffix.lower() == ".gipl":
         _check_complete(path, image)
-    geometry = _geometry(image)
-    if nifti is not None:
-        geometry = nibabel_io.exact_geometry(nifti, geometry)
-    return Volume(array=channels_first(image, path), geometry=geometry)
+    return Volume(array=channels_first(image, path), geometry=_geometry(image))
+
+
+def _read_nifti(path: Path) -> Volume:
+    image = nibabel_io.load(path)
+    array = nibabel_io.read_voxels(image, path)
+    header = sitk.ImageFileReader()
+    header.SetFileName(str(path))
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        header.ReadImageInformation()
+    except RuntimeError:
+        return Volume(array=array, geometry=nibabel_io.header_geometry(image))
+    return Volume(array=array, geometry=nibabel_io.exact_geometry(image, _geometry(header)))
 
 
 def load_image(path: Path) -> sitk.Image:
@@ -97,7 +103,7 @@ def channels_first(image: sitk.Image, path: Path) -> np.ndarray:
     return array[:, None] if ndim == 2 else array
 
 
-def _geometry(image: sitk.Image) -> Geometry:
+def _geometry(image: sitk.Image | sitk.ImageFileReader) -> Geometry:
     ndim = image.GetDimension()
     spatial = min(ndim, 3)
     direction = np.eye(3)

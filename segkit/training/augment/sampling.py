@@ -16,9 +16,9 @@ import torch
 from segkit.dataset.labels import INVALID
 from segkit.training.augment.affine import AffineMap
 
-CPU_CHUNK = 1 << 15
-"""Output voxels a CPU core treats at once, so that all intermediates stay in its cache."""
-
+CPU_CHUNK = (1 << 15) - 1
+"""Output voxels treated at once on a CPU: all intermediates stay in the cache, and torch does
+not split such small operations over cores, where waiting would cost more than it gains."""
 SEEN = float(1 << 17)
 """Added to labels (int16) that were counted: beyond any label, and exact in float32."""
 
@@ -86,8 +86,7 @@ def sample_affine(
 def _chunks(patch: tuple[int, ...], device: torch.device) -> Iterator[slice]:
     """Ranges of rows along axis 0."""
     line = torch.Size(patch[1:]).numel()
-    voxels = CPU_CHUNK * torch.get_num_threads()
-    count = max(1, voxels // line) if device.type == "cpu" else patch[0]
+    count = max(1, CPU_CHUNK // line) if device.type == "cpu" else patch[0]
     for start in range(0, patch[0], count):
         yield slice(start, min(start + count, patch[0]))
 
