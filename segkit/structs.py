@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from segkit.errors import UserError, nearest
 
@@ -33,11 +33,11 @@ def from_mapping(cls: type[T], mapping: Any, *, source: object, path: str = "") 
     where = f"{source}{f', key {path}' if path else ''}"
     if not isinstance(mapping, Mapping):
         raise UserError(f"expected keys and values, got {mapping!r}", where=where)
-    hints = _hints(cls)
+    hints = _hints(cast(Any, cls))
     for key in mapping:
         if key not in hints:
             raise UserError(f"unknown key {key!r}", where=where, fix=nearest(key, hints))
-    missing = _required(cls) - mapping.keys()
+    missing = _required(cast(Any, cls)) - mapping.keys()
     if missing:
         raise UserError(f"missing key {sorted(missing)[0]!r}", where=where, fix="add it")
     values = {
@@ -79,7 +79,7 @@ def convert(hint: Any, value: Any, *, source: object, path: str) -> Any:
         fix = nearest(value, map(str, arguments))
         raise UserError(f"{value!r} is not allowed", where=f"{source}, key {path}", fix=fix)
     if dataclasses.is_dataclass(hint):
-        return from_mapping(typing.cast(type, hint), value, source=source, path=path)
+        return from_mapping(cast(type, hint), value, source=source, path=path)
     if origin is tuple:
         return _convert_tuple(arguments, value, source=source, path=path)
     if origin in (dict, Mapping):

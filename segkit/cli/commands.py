@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser, command: type[options.Common]
         details: dict[str, Any] = dict(field.metadata)
         names = details.pop("names")
         if names:
-            parser.add_argument(*names, dest=field.name, default=field.default, **details)
+            # What is not given keeps the dataclass's own default.
+            suppressed = argparse.SUPPRESS
+            parser.add_argument(*names, dest=field.name, default=suppressed, **details)
         else:
             parser.add_argument(field.name, **details)
 
@@ -42,9 +44,10 @@ def make_options(
     command: type[options.Common], parsed: Mapping[str, Any], *, started: float
 ) -> options.Common:
     """Turn parsed arguments into the command's options; the only reader of the environment."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
-    if values["workdir"] == options.Common.workdir:
-        values["workdir"] = Path(os.environ.get("SEGKIT_WORKDIR", values["workdir"]))
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
+    workdir = values.setdefault(
+        "workdir", Path(os.environ.get("SEGKIT_WORKDIR") or options.Common.workdir)
+    )
     raw = [Path(os.environ["nnUNet_raw"])] if os.environ.get("nnUNet_raw") else []
-    folders = (*raw, values["workdir"] / "raw")
+    folders = (*raw, workdir / "raw")
     return command(**values, raw_folders=folders, started=started)

@@ -18,6 +18,7 @@ from segkit.errors import UserError
 INVALID = -1
 """Index of voxels that carry no image information. Never on disk as a class."""
 BACKGROUND = 0
+_UNDECLARED = -2
 UNANNOUNCED_IGNORE = -1
 """Raw value read as ignore even where dataset.json does not announce it."""
 
@@ -110,12 +111,15 @@ class LabelSchema:
         ignored = {*self.ignore_values, UNANNOUNCED_IGNORE}
         table = {int(value): i for i, value in enumerate(self.raw_values)}
         table.update(dict.fromkeys(ignored - table.keys(), self.ignore_index))
-        known = np.array(sorted(table), dtype=np.int64)
-        indices = np.array([table[int(value)] for value in known], dtype=np.int16)
-        position = np.searchsorted(known, integers).clip(max=len(known) - 1)
-        if (unknown := known[position] != integers).any():
+        low, high = min(table), max(table)
+        outside = (integers < low) | (integers > high)
+        # One look-up a voxel; values far apart (65535 for ignore) still make a small table.
+        lookup = np.full(high - low + 1, _UNDECLARED, dtype=np.int16)
+        lookup[[value - low for value in table]] = list(table.values())
+        indices = lookup[np.where(outside, low, integers).astype(np.intp) - low]
+        if (unknown := outside | (indices == _UNDECLARED)).any():
             raise self._undeclared(integers[unknown], source)
-        return indices[position]
+        return indices
 
     def decode(self, indices: np.ndarray) -> np.ndarray:
         """Turn class indices 0..K-1 into raw values (smallest unsigned type that holds them).
@@ -164,7 +168,7 @@ class LabelSchema:
 
 def _as_integers(raw: np.ndarray, source: object) -> np.ndarray:
     if np.issubdtype(raw.dtype, np.integer):
-        return raw.astype(np.int64)
+        return raw
     if not np.isfinite(raw).all():
         raise UserError("the label map holds NaN or infinity", where=source, fix="correct the file")
     integers = np.rint(raw)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ import numpy as np
 
 from segkit.dataset.cases import Case, case_identity
 from segkit.dataset.description import DatasetDescription
+from segkit.dataset.image_io import required_orientation
 from segkit.dataset.orientation import reorient_array
 from segkit.errors import UserError
 from segkit.files import content_hash, read_artifact, write_artifact
@@ -46,8 +47,7 @@ T = TypeVar("T")
 class Fingerprint:
     """What is measured of a data set.
 
-    Where cases differ in orientation, their shapes and spacings are those after bringing each to
-    the majority's.
+    Where cases are brought to one orientation, their shapes and spacings are those afterwards.
     """
 
     cases: tuple[CaseFingerprint, ...]
@@ -57,11 +57,8 @@ class Fingerprint:
     """Median over cases of the share of voxels inside the crop, in (0, 1]."""
     labelled_share_in_zero: float
     """Share of labelled voxels outside the nonzero mask; 0 without labels."""
-
-    @property
-    def orientation(self) -> str | None:
-        """The code all cases are brought to, or None where they share one already."""
-        return _common_orientation(case.orientation for case in self.cases)
+    orientation: str | None = None
+    """The code all cases are brought to, or None where each stays as stored."""
 
 
 def extract_fingerprint(
@@ -103,7 +100,7 @@ def extract_fingerprint(
         replace(known[identity], case=case.id)
         for case, identity in zip(cases, identities, strict=True)
     ]
-    return _summarize(found)
+    return _summarize(found, required_orientation(description.reader))
 
 
 def update_fingerprint(
@@ -166,8 +163,8 @@ def _bytes_per_case(cases: Sequence[Case]) -> int:
     return (1 << 28) + 20 * largest
 
 
-def _summarize(cases: Sequence[CaseFingerprint]) -> Fingerprint:
-    common = _common_orientation(case.orientation for case in cases)
+def _summarize(cases: Sequence[CaseFingerprint], required: str | None) -> Fingerprint:
+    common = _common_orientation([case.orientation for case in cases], required)
     if common is not None:
         cases = [_reoriented(case, case.orientation, common) for case in cases]
     kept = [math.prod(case.shape_after_crop) / math.prod(case.shape) for case in cases]
@@ -178,6 +175,7 @@ def _summarize(cases: Sequence[CaseFingerprint]) -> Fingerprint:
         intensities=_pool(cases),
         median_relative_size_after_crop=float(np.median(kept)),
         labelled_share_in_zero=in_zero / labelled if labelled else 0.0,
+        orientation=common,
     )
 
 
@@ -193,10 +191,11 @@ def _pool(cases: Sequence[CaseFingerprint]) -> tuple[IntensityStatistics, ...]:
     return tuple(pool_cases(channel) for channel in per_channel)
 
 
-def _common_orientation(codes: Iterable[str]) -> str | None:
-    """The most frequent code (ties: first in the alphabet), None if there is only one."""
+def _common_orientation(codes: Sequence[str], required: str | None) -> str | None:
+    """The required code, else the most frequent one; None where all cases have it already."""
     counts = sorted(Counter(codes).items(), key=lambda item: (-item[1], item[0]))
-    return counts[0][0] if len(counts) > 1 else None
+    common = required or counts[0][0]
+    return None if set(codes) == {common} else common
 
 
 def _as_stored(fingerprint: Fingerprint | None) -> list[CaseFingerprint]:

@@ -271,4 +271,5 @@ def _orientation_reason(fingerprint: Fingerprint) -> str:
     if fingerprint.orientation is None:
         return f"orientation as stored: every case is {next(iter(codes))}"
     listing = ", ".join(f"{code} {n}" for code, n in codes.most_common())
-    return f"every case is brought to {fingerprint.orientation}: orientations are mixed ({listing})"
+    why = "orientations are mixed" if len(codes) > 1 else "the reader asks for it"
+    return f"every case is brought to {fingerprint.orientation}: {why} ({listing})"

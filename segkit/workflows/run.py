@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from segkit import options as opt
 from segkit.dataset.cases import Case
@@ -30,7 +31,9 @@ DEMO_CONFIGURATION = "3d_fullres"
 
 def run(options: opt.Run) -> Outcome:
     """Validate, plan, preprocess, train and cross-validate; see :class:`segkit.options.Run`."""
-    common = {name: getattr(options, name) for name in opt.Dataset.__dataclass_fields__}
+    common: dict[str, Any] = {
+        name: getattr(options, name) for name in opt.Dataset.__dataclass_fields__
+    }
     report = validate(opt.Validate(**common))
     if not report.ok:
         return report
@@ -75,7 +78,7 @@ def demo(options: opt.Demo) -> Outcome:
         log.info("making a synthetic dataset in %s", raw)
         make_demo_dataset(raw)
     workdir = options.output / "work"
-    common = {
+    common: dict[str, Any] = {
         "workdir": workdir,
         "device": options.device,
         "jobs": options.jobs,
@@ -96,7 +99,7 @@ def demo(options: opt.Demo) -> Outcome:
     return _judge_demo(options, raw, common)
 
 
-def _judge_demo(options: opt.Demo, raw: Path, common: dict) -> Outcome:
+def _judge_demo(options: opt.Demo, raw: Path, common: dict[str, Any]) -> Outcome:
     """Predict the demo's test images and compare them with their labels."""
     predictions = options.output / "predictions"
     predict(

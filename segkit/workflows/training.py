@@ -16,7 +16,7 @@ from segkit.preprocessing.dataset import open_fresh
 from segkit.report.progress_png import draw_progress
 from segkit.runtime import cpu_count, keep_large_blocks, log, resolve_device
 from segkit.training.run import RunSettings, train_fold
-from segkit.training.setup import TrainingTask
+from segkit.training.setup import Fold, TrainingTask
 from segkit.workflows.common import OpenDataset, Outcome, open_dataset, read_plan
 from segkit.workflows.prediction import evaluate_cases, load_predictor, predict_cases
 
@@ -43,7 +43,7 @@ def make_task(
         UserError: not planned, no such configuration or recipe, or splits that do not fit.
     """
     splits = load_or_make_splits(dataset.workspace.splits, dataset.given_splits, dataset.case_ids)
-    chosen = "all" if fold == "all" else int(fold)
+    chosen: Fold = "all" if fold == "all" else int(fold)
     plan = read_plan(dataset, options.planner)
     plan.configuration(configuration)
     return TrainingTask(

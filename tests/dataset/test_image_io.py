@@ -122,6 +122,20 @@ def test_scaled_voxels_are_scaled(tmp_path):
     assert np.array_equal(read_labels(tmp_path / "a.nii.gz", "NibabelIO").array, expected)
 
 
+def test_nan_and_infinity_come_as_they_are(tmp_path, itk_file):
+    array = np.array([[[1, np.nan, np.inf]]], np.float32)
+    for ending in VOLUME_ENDINGS:
+        path = itk_file(tmp_path / f"a{ending}", array)
+        assert np.array_equal(read_image([path]).array[0], array, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", [("R", "u1"), ("G", "u1"), ("B", "u1")]])
+def test_voxels_that_are_no_numbers_are_refused(tmp_path, dtype):
+    nib.Nifti1Image(np.zeros((3, 4, 5), dtype), np.eye(4)).to_filename(tmp_path / "a.nii.gz")
+    with pytest.raises(UserError, match="cannot use voxels"):
+        read_image([tmp_path / "a.nii.gz"])
+
+
 def test_fractional_labels_stay_fractional(tmp_path, itk_file):
     path = itk_file(tmp_path / "a.nii.gz", np.full((2, 3, 4), 0.5, np.float32))
     assert read_labels(path).array.dtype == np.float32

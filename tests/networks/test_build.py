@@ -40,15 +40,18 @@ SMALL_2D = NetworkPlan(
 )
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
 def residual(plan):
     return dataclasses.replace(plan, kind="residual_encoder")
 
 
 def build(plan, *, deep_supervision=True):
     torch.manual_seed(0)
-    return build_network(
-        plan, in_channels=2, out_channels=3, deep_supervision=deep_supervision
-    )
+    return build_network(plan, in_channels=2, out_channels=3, deep_supervision=deep_supervision)
 
 
 @pytest.mark.parametrize(("plan", "count"), [(FULL, 31_196_399), (FULL_RESIDUAL, 102_350_575)])

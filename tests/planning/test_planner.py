@@ -205,6 +205,7 @@ def test_orientation_of_the_majority():
         intensities=(STATISTICS,),
         median_relative_size_after_crop=1.0,
         labelled_share_in_zero=0.0,
+        orientation="RAS",
     )
     plan = make_plan(mixed, describe())
     assert plan.orientation == "RAS"

@@ -21,6 +21,11 @@ from segkit.training.augment.separable import (
 FACTORS = torch.tensor([[0.8, 1.3], [1.0, 0.7]])
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=[(5, 7), (4, 6, 5)])
 def image(request):
     return torch.randn(2, 2, *request.param, generator=torch.Generator().manual_seed(1)) * 3 + 1

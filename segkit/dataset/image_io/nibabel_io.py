@@ -97,8 +97,6 @@ def read_voxels(image: Any, path: Path) -> np.ndarray:
     except _UNREADABLE as error:
         fix = "restore the file from its source"
         raise UserError(f"the voxels cannot be read: {error}", where=path, fix=fix) from None
-    if array.dtype.names is not None:  # RGB, RGBA
-        array = np.stack([array[name] for name in array.dtype.names], axis=-1)
     if array.ndim == 5 and array.shape[3] == 1:
         array = array[:, :, :, 0]
     if array.ndim not in (2, 3, 4) or array.dtype.kind not in "iufb":

@@ -1,0 +1,101 @@
+"""Raw values to indices and back, regions, ignore, refusals."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from segkit.dataset.labels import LabelClass, LabelSchema, Region
+from segkit.errors import UserError
+
+SCHEMA = LabelSchema(
+    classes=(LabelClass(name="b", value=200), LabelClass(name="a", value=7)), ignore_values=(255,)
+)
+
+
+def build(labels, **content):
+    return LabelSchema.from_description(labels, {"labels": labels, **content})
+
+
+def test_indices_follow_declaration_order():
+    raw = np.array([0, 7, 200, 255, -1], dtype=np.int16)
+    assert SCHEMA.encode(raw).tolist() == [0, 2, 1, 3, 3]
+    assert SCHEMA.encode(raw).dtype == np.int16
+
+
+def test_floats_that_are_integers_are_read():
+    assert SCHEMA.encode(np.array([0.0, 7.0, 200.0])).tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ([0, 1, 1, 9], r"1 \(2 voxels\), 9 \(1 voxels\)"),
+        ([0, 300], r"300 \(1 voxels\)"),
+        ([-7], r"-7 \(1 voxels\)"),
+        ([0.5], "fractional"),
+        ([float("nan")], "NaN"),
+    ],
+)
+def test_other_values_are_refused(raw, message):
+    with pytest.raises(UserError, match=message) as caught:
+        SCHEMA.encode(np.array(raw), source="case_1.nii.gz")
+    assert "case_1.nii.gz" in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64, np.uint64, np.float32])
+def test_any_number_type_is_read(dtype):
+    schema = LabelSchema(classes=(LabelClass(name="a", value=3),))
+    assert schema.encode(np.array([[0, 3]], dtype=dtype)).tolist() == [[0, 1]]
+
+
+def test_decoding_gives_raw_values_and_background_for_invalid():
+    assert SCHEMA.decode(np.array([-1, 0, 1, 2])).tolist() == [0, 0, 200, 7]
+    assert SCHEMA.decode(np.array([0])).dtype == np.uint8
+    large = LabelSchema(classes=(LabelClass(name="a", value=300),))
+    assert large.decode(np.array([1])).dtype == np.uint16
+
+
+@given(hnp.arrays(np.int64, (3, 4), elements=st.sampled_from([0, 7, 200])))
+def test_round_trip(raw):
+    assert (SCHEMA.decode(SCHEMA.encode(raw)) == raw).all()
+
+
+def test_regions_are_unions_and_name_their_classes():
+    schema = build(
+        {"background": 0, "whole": [1, 2, 5], "core": [2, 5], "enhancing": 5},
+        regions_class_order=[1, 2, 5],
+    )
+    assert [c.name for c in schema.classes] == ["label_1", "label_2", "enhancing"]
+    assert schema.regions[1] == Region(name="core", members=(2, 5), paint=2)
+    assert schema.region_members.tolist() == [
+        [False, True, True, True],
+        [False, False, True, True],
+        [False, False, False, True],
+    ]
+    assert schema.paint_indices.tolist() == [1, 2, 3]
+    assert schema.num_outputs == 3
+    assert schema.target_names == ("whole", "core", "enhancing")
+
+
+def test_lists_of_one_are_plain_labels():
+    schema = build({"background": 0, "a": [1], "b": 2})
+    assert not schema.has_regions
+    assert schema.num_outputs == 3
+    assert schema.target_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("labels", "content", "values"),
+    [
+        ({"background": 0, "a": 1, "ignore": 9}, {}, (9,)),
+        ({"background": 0, "a": 1}, {"ignore_label": 5}, (5,)),
+        ({"background": 0, "a": 1}, {"ignore_label": [5, 6]}, (5, 6)),
+        ({"background": 0, "a": 1}, {}, ()),
+    ],
+)
+def test_ignore_is_announced_in_three_ways(labels, content, values):
+    schema = build(labels, **content)
+    assert schema.ignore_values == values
+    assert schema.encode(np.array([*values, -1])).tolist() == [2] * (len(values) + 1)
