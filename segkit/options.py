@@ -22,7 +22,7 @@ def duration(text: str) -> float:
     Raises:
         ValueError: not a duration, or not positive.
     """
-    match = re.fullmatch(r"(?:(\d+\.?\d*)h)?(?:(\d+\.?\d*)m?)?(?:(\d+\.?\d*)s)?", text.strip())
+    match = re.fullmatch(r"(?:(\d+\.?\d*)h)?(?:(\d+\.?\d*)(?:m|$))?(?:(\d+\.?\d*)s)?", text.strip())
     parts = [float(part or 0) for part in match.groups()] if match else [0.0]
     seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if not match or seconds <= 0:

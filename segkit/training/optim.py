@@ -21,6 +21,7 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         nesterov=config.momentum > 0,
+        fused=next(network.parameters()).device.type in ("cpu", "cuda"),
     )
 
 

@@ -16,9 +16,7 @@ def test_orientation_names_the_direction_of_every_axis(order, signs):
     for axis, (world, sign) in enumerate(zip(order, signs, strict=True)):
         matrix[world, axis] = sign
     geometry = Geometry(spacing_mm=(1, 1, 1), direction=tuple(matrix.ravel()))
-    expected = "".join(
-        letters[w][int(s > 0)] for w, s in zip(order, signs, strict=True)
-    )
+    expected = "".join(letters[w][int(s > 0)] for w, s in zip(order, signs, strict=True))
     assert geometry.orientation() == expected
 
 

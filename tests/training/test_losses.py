@@ -151,7 +151,9 @@ def test_invalid_voxels_can_be_trained_as_background():
     masked_out = SegmentationLoss(schema=LABELS, config=LossConfig(), batch_dice=True)
     as_background = np.where(seg == -1, 0, seg).astype(np.int16)
     first = loss(torch.from_numpy(logits), torch.from_numpy(seg))
-    assert float(first) == float(masked_out(torch.from_numpy(logits), torch.from_numpy(as_background)))
+    assert float(first) == float(
+        masked_out(torch.from_numpy(logits), torch.from_numpy(as_background))
+    )
 
 
 @pytest.mark.parametrize(

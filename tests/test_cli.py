@@ -1,0 +1,109 @@
+"""The command line from outside: exit codes, messages, help."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from segkit.cli.commands import COMMANDS
+from segkit.options import duration, fold
+
+
+def segkit(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "segkit", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_goes_to_stdout_and_succeeds(command):
+    done = segkit(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "usage: segkit" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "COMMAND"),
+        (["trian"], "did you mean 'train'"),
+        (["train"], "DATASET"),
+        (["train", "4", "2d", "--fold", "x"], "--fold"),
+        (["train", "4", "2d", "--time-budget", "soon"], "--time-budget"),
+        (["train", "4", "2d", "--nonsense"], "--nonsense"),
+        (["predict", "-o", "out"], "-i/--input"),
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments, message):
+    done = segkit(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_faults_of_the_user_end_with_1_and_one_block(tmp_path):
+    done = segkit("plan", tmp_path / "nothing", "-w", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no dataset")
+    assert "fix:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_v_adds_the_traceback(tmp_path):
+    done = segkit("plan", tmp_path / "nothing", "-v")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_validation_as_json(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"labels": {"0": "background", "1": "a"}}')
+    done = segkit("validate", tmp_path, "--json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["ok"] is False
+    assert {"code", "severity", "message", "where", "remedy"} <= report["errors"][0].keys()
+
+
+def test_datasets_are_found_under_nnunet_raw(tmp_path):
+    (tmp_path / "Dataset007_Heart").mkdir()
+    done = segkit("plan", "7", nnUNet_raw=str(tmp_path))
+    assert "Dataset007_Heart" in done.stderr
+    assert "dataset.json" in done.stderr
+
+
+def test_predict_needs_a_model_or_a_dataset(tmp_path):
+    done = segkit("predict", "-i", tmp_path, "-o", tmp_path)
+    assert done.returncode == 1
+    assert "-m MODEL" in done.stderr
+
+
+def test_doctor():
+    done = segkit("doctor", "--device", "cpu")
+    assert done.returncode == 0
+    assert "torch" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30m", 1800), ("90s", 90), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("20", 1200)],
+)
+def test_durations(text, seconds):
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "m", "-5m", "5x", "5m3h"])
+def test_what_is_no_duration(text):
+    with pytest.raises(ValueError, match="duration"):
+        duration(text)
+
+
+def test_folds():
+    assert [fold("0"), fold("04"), fold("all")] == ["0", "4", "all"]
+    with pytest.raises(ValueError, match="fold"):
+        fold("-1")
