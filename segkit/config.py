@@ -38,6 +38,8 @@ class ScheduleConfig:
         _check(count >= 1, f"iterations_per_epoch must be at least 1, got {count}")
         count = self.validation_iterations
         _check(count >= 0, f"validation_iterations must not be negative, got {count}")
+        minutes = self.checkpoint_every_minutes
+        _check(minutes >= 0, f"checkpoint_every_minutes must not be negative, got {minutes}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +52,8 @@ class OptimizerConfig:
     poly_power: float = 0.9
     gradient_clip: float = 12.0
     """Largest L2 norm of the gradient."""
+    adapt_to_short_runs: bool = True
+    """Lower the momentum (and raise the learning rate) in runs of a few thousand steps."""
 
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, f"learning_rate must be positive, got {self.learning_rate}")
@@ -58,6 +62,7 @@ class OptimizerConfig:
             self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}"
         )
         _check(self.gradient_clip > 0, f"gradient_clip must be positive, got {self.gradient_clip}")
+        _check(self.poly_power >= 0, f"poly_power must not be negative, got {self.poly_power}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +78,13 @@ class LossConfig:
     invalid_voxels: Literal["masked", "background"] = "masked"
     """Leave invalid (-1) voxels out of the loss, or train them as background as nnU-Net does."""
 
+    def __post_init__(self) -> None:
+        for name in ("dice_weight", "cross_entropy_weight", "dice_smooth"):
+            value = getattr(self, name)
+            _check(value >= 0, f"{name} must not be negative, got {value}")
+        total = self.dice_weight + self.cross_entropy_weight
+        _check(total > 0, "dice_weight and cross_entropy_weight must not both be 0")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
@@ -87,6 +99,8 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         _check(self.batch_size is None or self.batch_size >= 1, "batch_size must be at least 1")
+        size = self.patch_size or (1,)
+        _check(min(size) >= 1, f"patch_size must be positive, got {list(size)}")
         share = self.foreground_share
         _check(0 <= share <= 1, f"foreground_share must lie in [0, 1], got {share}")
 

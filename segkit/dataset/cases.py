@@ -105,16 +105,17 @@ def _explicit_cases(description: DatasetDescription) -> tuple[list[Case], list[P
 
 
 def _cases_in_folders(description: DatasetDescription) -> tuple[list[Case], list[Problem]]:
-    ending = description.file_ending
+    endings = {"imagesTr": description.file_ending, "labelsTr": description.label_ending}
     files: list[list[Path]] = []
     problems: list[Problem] = []
-    for folder in (description.folder / name for name in ("imagesTr", "labelsTr")):
+    for name, ending in endings.items():
+        folder = description.folder / name
         fitting, others = _scan(folder, ending) if folder.is_dir() else ([], [])
         files.append(fitting)
         problems += _check_folder(folder, fitting, others, ending)
     groups, misnamed = _group(files[0], description, numbers_needed=True)
     complete, incomplete = _complete(groups, description)
-    labels = {_stem(file, ending): file for file in files[1]}
+    labels = {_stem(file, description.label_ending): file for file in files[1]}
     cases = [Case(id=case.id, images=case.images, label=labels.get(case.id)) for case in complete]
     # With one of the folders empty, that alone is the news.
     unpaired = _unpaired(groups, labels, description) if all(files) else []
@@ -269,7 +270,7 @@ def _check_channels(
 def _unpaired(
     groups: Groups, labels: dict[str, Path], description: DatasetDescription
 ) -> list[Problem]:
-    ending, problems = description.file_ending, []
+    ending, problems = description.label_ending, []
     for case in sorted(groups.keys() - labels.keys()):
         wanted = description.folder / "labelsTr" / f"{case}{ending}"
         fix = "add the label file, or move the images to imagesTs"
@@ -280,7 +281,7 @@ def _unpaired(
     for case in sorted(labels.keys() - groups.keys()):
         if case.endswith("_0000") and case.removesuffix("_0000") in groups:
             continue  # told above, with the images
-        fix = f"add imagesTr/{case}_0000{ending}, or remove the label file"
+        fix = f"add imagesTr/{case}_0000{description.file_ending}, or remove the label file"
         what = "the label file has no image"
         problems.append(problem("SK-F007", what, where=labels[case], fix=fix, case=case))
     return problems

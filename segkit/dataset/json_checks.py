@@ -127,8 +127,8 @@ def _check_ending(ending: Any, source: object) -> list[Problem]:
             )
         return [problem("SK-D009", f"file_ending is {ending!r}", where=where, fix=fix)]
     if ending.lower() in (".jpg", ".jpeg"):
-        what = "JPEG changes values: label files are wrong at edges, predictions cannot be written"
-        fix = "convert images and labels to .png (labels from their source)"
+        what = "JPEG images are lossy; their labels are read from and written to .png files"
+        fix = "keep labels as .png, and train on the original images if you have them"
         return [problem("SK-D013", what, where=where, fix=fix)]
     return []
 

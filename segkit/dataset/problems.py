@@ -25,7 +25,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-D010": ("error", "overwrite_image_reader_writer names no known reader"),
     "SK-D011": ("error", "the explicit case list ('dataset') is malformed"),
     "SK-D012": ("warning", "numTraining is not a count"),
-    "SK-D013": ("warning", "JPEG is lossy and cannot hold label maps"),
+    "SK-D013": ("warning", "JPEG images are lossy; labels are .png"),
     "SK-D014": ("error", "label_encoding is not supported"),
     # labels, regions, ignore
     "SK-D020": ("error", "labels declares no class"),

@@ -16,7 +16,7 @@ from segkit.config import Recipe
 from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
 from segkit.precision import Precision
-from segkit.runtime import progress
+from segkit.runtime import deferred_interrupts, progress
 from segkit.training.online_metrics import (
     dice_from_counts,
     exponential_average,
@@ -124,49 +124,60 @@ class Clock:
 Hook = Callable[[TrainingState, EpochRecord], None]
 
 
-def train(
-    parts: TrainingParts,
-    recipe: Recipe,
-    state: TrainingState,
-    clock: Clock,
-    hooks: Sequence[Hook] = (),
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """One fold in training: with what, how, how far, and until when."""
+
+    parts: TrainingParts
+    recipe: Recipe
+    state: TrainingState
+    clock: Clock
+
+
+def train(run: TrainingRun, hooks: Sequence[Hook] = ()) -> None:
     """Train until the clock says so; hooks run after every epoch.
+
+    Ctrl-C and SIGTERM take effect between two steps, where state and weights agree.
 
     Raises:
         UserError: the loss is no longer a number.
+        KeyboardInterrupt: after a signal.
     """
-    while clock.progress(state.iteration) < 1:
-        begun = time.monotonic()
-        waited = _train_epoch(parts, recipe, state, clock)
-        if not state.epoch_losses:
-            break
-        closing = time.monotonic()
-        record = _close_epoch(parts, recipe, state, clock, begun=begun, waited=waited)
-        for hook in hooks:
-            hook(state, record)
-        clock.learn_reserve(time.monotonic() - closing)
-        state.seconds = clock.seconds()
+    state, clock = run.state, run.clock
+    with deferred_interrupts() as check_interrupts:
+        # A first step whatever the budget; losses left over from an interrupted session mean
+        # that their epoch is to be closed.
+        while not state.iteration or state.epoch_losses or clock.progress(state.iteration) < 1:
+            begun = time.monotonic()
+            waited = _train_epoch(run, check_interrupts)
+            closing = time.monotonic()
+            validation_loss, dice = _validate(run, check_interrupts)
+            record = _close_epoch(run, validation_loss, dice, begun=begun, waited=waited)
+            for hook in hooks:
+                hook(state, record)
+            clock.learn_reserve(time.monotonic() - closing)
 
 
-def _train_epoch(parts: TrainingParts, recipe: Recipe, state: TrainingState, clock: Clock) -> float:
+def _train_epoch(run: TrainingRun, check_interrupts: Callable[[], None]) -> float:
     """Take the steps of one epoch; returns the seconds spent waiting for data."""
+    parts, state, clock = run.parts, run.state, run.clock
     parts.network.train()
     parts.train_loader.iteration = state.iteration
-    per_epoch = recipe.schedule.iterations_per_epoch
-    count = per_epoch - len(state.epoch_losses)
+    count = run.recipe.schedule.iterations_per_epoch - len(state.epoch_losses)
     batches = read_ahead(parts.train_loader.generate_train_batch, count)
     losses: list[Tensor] = []
     waited, last = 0.0, time.monotonic()
-    label = f"epoch {state.epoch + 1}"
     try:
+        label = f"epoch {state.epoch + 1}"
         for batch in progress(batches, label, total=count, closing_line=False):
             waited += time.monotonic() - last
+            check_interrupts()
             done = clock.progress(state.iteration)
-            if done >= 1 and state.iteration > 0:
+            # At least one step, so that there is an epoch to close.
+            if done >= 1 and (losses or state.epoch_losses):
                 break
-            _set_learning_rate(parts, poly_learning_rate(done, recipe.optimizer))
-            losses.append(_train_step(parts, batch, state.iteration))
+            _set_learning_rate(parts, poly_learning_rate(done, run.recipe.optimizer))
+            losses.append(train_step(parts, batch, state.iteration))
             state.iteration += 1
             last = time.monotonic()
     finally:
@@ -175,7 +186,11 @@ def _train_epoch(parts: TrainingParts, recipe: Recipe, state: TrainingState, clo
     return waited
 
 
-def _train_step(parts: TrainingParts, batch: dict[str, Any], iteration: int) -> Tensor:
+def train_step(parts: TrainingParts, batch: dict[str, Any], iteration: int) -> Tensor:
+    """Augment a batch, run the network and update the weights; returns the loss.
+
+    What is random depends on the loader's seed and the iteration alone.
+    """
     image, seg = _to_device(batch, parts.device)
     seed = [*parts.train_loader.settings.seed, iteration]
     image, seg = parts.augment(image, seg, _generator(seed))
@@ -186,56 +201,20 @@ def _train_step(parts: TrainingParts, batch: dict[str, Any], iteration: int) -> 
     return loss.detach()
 
 
-def _close_epoch(
-    parts: TrainingParts,
-    recipe: Recipe,
-    state: TrainingState,
-    clock: Clock,
-    *,
-    begun: float,
-    waited: float,
-) -> EpochRecord:
-    train_loss = float(np.mean(state.epoch_losses))
-    if not math.isfinite(train_loss):
-        raise UserError(
-            f"the training loss is no longer a number (epoch {state.epoch + 1})",
-            fix="use --set precision=fp32 or a lower --set optimizer.learning_rate; "
-            "best.pt holds the last good weights",
-        )
-    iterations, state.epoch_losses = len(state.epoch_losses), []
-    validation_loss, dice = _validate(parts, recipe, state, clock)
-    mean = mean_defined(list(dice.values()))
-    state.ema_dice = exponential_average(state.ema_dice, mean)
-    state.epoch += 1
-    state.seconds = clock.seconds()
-    seconds = time.monotonic() - begun
-    return EpochRecord(
-        epoch=state.epoch,
-        iterations=iterations,
-        learning_rate=parts.stepper.optimizer.param_groups[0]["lr"],
-        train_loss=train_loss,
-        validation_loss=validation_loss,
-        dice=dice,
-        mean_dice=mean,
-        ema_dice=state.ema_dice,
-        seconds=seconds,
-        data_wait_share=waited / seconds,
-        eta_seconds=clock.eta_seconds(state.iteration),
-    )
-
-
 @torch.no_grad()
 def _validate(
-    parts: TrainingParts, recipe: Recipe, state: TrainingState, clock: Clock
+    run: TrainingRun, check_interrupts: Callable[[], None]
 ) -> tuple[float | None, dict[str, float | None]]:
     """Loss and Dice of every target on validation patches."""
+    parts, state, clock = run.parts, run.state, run.clock
     parts.network.eval()
-    count = recipe.schedule.validation_iterations
+    count = run.recipe.schedule.validation_iterations
     parts.validation_loader.iteration = state.epoch * count
     names = parts.schema.target_names
     counts = torch.zeros((3, len(names)), dtype=torch.float64)
     losses: list[Tensor] = []
     for batch in read_ahead(parts.validation_loader.generate_train_batch, count):
+        check_interrupts()
         if losses and clock.out_of_time(keep=0.4 * clock.reserve_seconds):
             break
         image, seg = _to_device(batch, parts.device)
@@ -245,6 +224,44 @@ def _validate(
         counts += overlap_counts(logits, seg, parts.schema).cpu()
     loss = float(torch.stack(losses).mean()) if losses else None
     return loss, dict(zip(names, dice_from_counts(counts), strict=True))
+
+
+def _close_epoch(
+    run: TrainingRun,
+    validation_loss: float | None,
+    dice: dict[str, float | None],
+    *,
+    begun: float,
+    waited: float,
+) -> EpochRecord:
+    """Bring the state up to date and sum the epoch up."""
+    state, clock = run.state, run.clock
+    train_loss = float(np.mean(state.epoch_losses))
+    if not math.isfinite(train_loss):
+        raise UserError(
+            f"the training loss is no longer a number (epoch {state.epoch + 1})",
+            fix="use --set precision=fp32 or a lower --set optimizer.learning_rate; "
+            "best.pt holds the last good weights",
+        )
+    iterations, state.epoch_losses = len(state.epoch_losses), []
+    mean = mean_defined(list(dice.values()))
+    state.ema_dice = exponential_average(state.ema_dice, mean)
+    state.epoch += 1
+    state.seconds = clock.seconds()
+    seconds = time.monotonic() - begun
+    return EpochRecord(
+        epoch=state.epoch,
+        iterations=iterations,
+        learning_rate=run.parts.stepper.optimizer.param_groups[0]["lr"],
+        train_loss=train_loss,
+        validation_loss=validation_loss,
+        dice=dice,
+        mean_dice=mean,
+        ema_dice=state.ema_dice,
+        seconds=seconds,
+        data_wait_share=waited / seconds,
+        eta_seconds=clock.eta_seconds(state.iteration),
+    )
 
 
 def _to_device(batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:

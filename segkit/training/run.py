@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import Any
 import torch
 
 from segkit.checkpoint import load_checkpoint, save_checkpoint
-from segkit.config import Recipe, ScheduleConfig, recipe_mapping
+from segkit.config import Recipe
 from segkit.errors import UserError
 from segkit.files import read_json, write_json
 from segkit.runtime import log
+from segkit.structs import from_mapping, to_mapping
 from segkit.training.hooks import (
     checkpoint_content,
     checkpointer,
@@ -22,7 +25,8 @@ from segkit.training.hooks import (
     restore,
     throttled,
 )
-from segkit.training.loop import Clock, TrainingParts, TrainingState, train
+from segkit.training.loop import Clock, TrainingParts, TrainingRun, TrainingState, train
+from segkit.training.pace import with_pace
 from segkit.training.patches import PatchSource
 from segkit.training.setup import TrainingTask, build_parts
 
@@ -37,6 +41,16 @@ class RunSettings:
     budget_seconds: float | None = None
     resume: bool = False
     overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """``recipe.json`` of a fold: what was asked for, and what became of it."""
+
+    requested: Recipe
+    resolved: Recipe
+    """With the batch size, momentum and learning rate that were settled when the run began."""
+    budget_seconds: float | None
 
 
 def train_fold(
@@ -62,25 +76,44 @@ def train_fold(
         UserError: the folder holds a trained fold, or nothing to resume from; the loss diverged.
     """
     _check_folder(folder, run)
-    parts = build_parts(task, source, run.device)
-    state = _resume(parts, task.recipe, folder, run) if run.resume else TrainingState()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "recipe.json", recipe_mapping(task.recipe))
-    schedule = task.recipe.schedule
+    record = _begin(task, source, run) if not run.resume else _read_record(task, folder, run)
+    parts = build_parts(replace(task, recipe=record.resolved), source, run.device)
+    state = TrainingState()
+    if run.resume:
+        state = restore(parts, load_checkpoint(folder / "last.pt", device=run.device))
+        log.info("going on after epoch %d (%d steps)", state.epoch, state.iteration)
+    else:
+        _clear(folder)
+    write_json(folder / "recipe.json", to_mapping(record))
+    _train(parts, record, state, folder, started=run.started, draw=draw)
+    return state
+
+
+def _train(
+    parts: TrainingParts,
+    record: RunRecord,
+    state: TrainingState,
+    folder: Path,
+    *,
+    started: float,
+    draw: Callable[[Path], None],
+) -> None:
+    schedule = record.resolved.schedule
     clock = Clock(
         total_iterations=schedule.epochs * schedule.iterations_per_epoch,
-        budget_seconds=run.budget_seconds,
-        started=run.started,
+        budget_seconds=record.budget_seconds,
+        started=started,
         spent=state.seconds,
     )
     hooks = (
         log_writer(folder / "log.jsonl", state),
         checkpointer(folder, parts, schedule),
-        reporter(None if run.budget_seconds else schedule.epochs),
+        reporter(None if record.budget_seconds else schedule.epochs),
         throttled(lambda: draw(folder), seconds=30),
     )
+    run = TrainingRun(parts=parts, recipe=record.resolved, state=state, clock=clock)
     try:
-        train(parts, task.recipe, state, clock, hooks)
+        train(run, hooks)
     except KeyboardInterrupt:
         save_checkpoint(folder / "last.pt", checkpoint_content(parts, state))
         log.warning("interrupted; go on with --resume")
@@ -89,47 +122,63 @@ def train_fold(
     weights = {"network": parts.network.state_dict(), "state": state.content()}
     save_checkpoint(folder / "final.pt", weights)
     draw(folder)
-    return state
 
 
 def _check_folder(folder: Path, run: RunSettings) -> None:
     present = sorted(folder.glob("*.pt"))
-    if run.resume:
-        if not (folder / "last.pt").exists():
-            fix = "leave --resume out to start, or check the configuration, fold and recipe"
-            raise UserError("nothing to resume: there is no last.pt", where=folder, fix=fix)
-    elif present and not run.overwrite:
+    if run.resume and not (folder / "last.pt").exists():
+        fix = "leave --resume out to start, or check the configuration, fold and recipe"
+        raise UserError("nothing to resume: there is no last.pt", where=folder, fix=fix)
+    if present and not run.resume and not run.overwrite:
         raise UserError(
             f"this fold was trained before ({', '.join(p.name for p in present)})",
             where=folder,
             fix="use --resume to go on, or --overwrite to start anew",
         )
-    else:
-        for path in present:
-            path.unlink()
 
 
-def _resume(parts: TrainingParts, recipe: Recipe, folder: Path, run: RunSettings) -> TrainingState:
-    before: dict[str, Any] = read_json(folder / "recipe.json")
-    changed = _changed(before, recipe_mapping(replace(recipe, schedule=ScheduleConfig())))
-    if changed:
+def _begin(task: TrainingTask, source: PatchSource, run: RunSettings) -> RunRecord:
+    left = None
+    if run.budget_seconds is not None:
+        left = run.budget_seconds - (time.monotonic() - run.started)
+    paced = with_pace(task, source, run.device, left)
+    return RunRecord(
+        requested=task.recipe, resolved=paced.recipe, budget_seconds=run.budget_seconds
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Delete what an earlier training left, now that the new one is about to begin."""
+    shutil.rmtree(folder / "validation", ignore_errors=True)
+    for name in ("final.pt", "best.pt", "last.pt", "log.jsonl", "progress.png"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _read_record(task: TrainingTask, folder: Path, run: RunSettings) -> RunRecord:
+    """Go on with what was settled at the beginning; only schedule and budget may change."""
+    path = folder / "recipe.json"
+    record = from_mapping(RunRecord, read_json(path), source=path)
+    if changed := _changed(to_mapping(record.requested), to_mapping(task.recipe)):
         raise UserError(
             f"the run was begun with other values of {', '.join(changed)}",
-            where=folder / "recipe.json",
+            where=path,
             fix="resume with the same recipe and --set (only schedule may differ)",
         )
-    state = restore(parts, load_checkpoint(folder / "last.pt", device=run.device))
-    log.info("going on after epoch %d (%d steps)", state.epoch, state.iteration)
-    return state
+    return RunRecord(
+        requested=task.recipe,
+        resolved=replace(record.resolved, schedule=task.recipe.schedule),
+        budget_seconds=run.budget_seconds or record.budget_seconds,
+    )
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the values that differ, but for what may change on the way."""
     names: list[str] = []
-    for key in sorted(before.keys() | now.keys()):
+    for key in before:
         if prefix == "" and key in ("name", "schedule", "final_validation"):
             continue
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
+        old, new = before[key], now[key]
+        if isinstance(old, dict):
             names += _changed(old, new, f"{prefix}{key}.")
         elif old != new:
             names.append(f"{prefix}{key}")

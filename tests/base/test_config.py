@@ -66,7 +66,7 @@ def test_unknown_recipes_are_refused():
 def test_faulty_files_are_refused(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match="mine.yaml"):
+    with pytest.raises(UserError, match=r"mine\.yaml"):
         load_recipe(str(path))
 
 

@@ -1,0 +1,91 @@
+"""Batch size and momentum of short runs.
+
+A time budget is better spent on many steps on few patches than on few steps on many, and momentum
+must not average over a large part of the run. Measured on Hippocampus (2 CPU cores, 6 minutes,
+fold 0, mean Dice): 0.801 with 239 steps of 7 patches, 0.839 with 800 steps of 2 patches, 0.848
+with momentum 0.95 and learning rate 0.02 in place of 0.99 and 0.01.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import torch
+
+from segkit.config import OptimizerConfig
+from segkit.runtime import log
+from segkit.training.loop import train_step
+from segkit.training.patches import PatchSource
+from segkit.training.setup import TrainingTask, build_parts
+
+SMALLEST_BATCH = 2
+"""nnU-Net never plans fewer patches a step."""
+ENOUGH_STEPS = 5000
+"""With this many steps in the budget the planned batch size is kept."""
+MOMENTUM_SHARE = 1 / 40
+"""Largest share of a run over which momentum may average (1 / (1 - momentum) steps)."""
+SMALLEST_MOMENTUM = 0.9
+
+
+def batch_size_for(seconds: float, seconds_per_sample: float, *, planned: int) -> int:
+    """Choose the largest batch size, from 2 to the planned one, that leaves enough steps."""
+    affordable = int(seconds / (seconds_per_sample * ENOUGH_STEPS))
+    return min(planned, max(affordable, SMALLEST_BATCH))
+
+
+def adapt_optimizer(config: OptimizerConfig, steps: float) -> OptimizerConfig:
+    """Lower a momentum that averages over too many of ``steps``.
+
+    The learning rate grows with the square root of what the effective one, lr / (1 - momentum),
+    loses. From 4000 steps on nnU-Net's momentum of 0.99 stays as it is.
+    """
+    limit = max(1 - 1 / max(steps * MOMENTUM_SHARE, 1e-9), SMALLEST_MOMENTUM)
+    if not config.adapt_to_short_runs or config.momentum <= limit:
+        return config
+    gain = math.sqrt((1 - limit) / (1 - config.momentum))
+    return replace(config, momentum=limit, learning_rate=config.learning_rate * gain)
+
+
+def seconds_per_sample(task: TrainingTask, source: PatchSource, device: torch.device) -> float:
+    """Time a step of the task on the smallest batch, per patch, after one to warm up."""
+    parts = build_parts(with_batch_size(task, SMALLEST_BATCH), source, device)
+    begun = 0.0
+    for iteration in range(2):
+        begun = time.monotonic()
+        float(train_step(parts, parts.train_loader.generate_train_batch(), iteration))
+    return (time.monotonic() - begun) / SMALLEST_BATCH
+
+
+def with_batch_size(task: TrainingTask, size: int) -> TrainingTask:
+    """Return the task with another batch size in its recipe."""
+    sampling = replace(task.recipe.sampling, batch_size=size)
+    return replace(task, recipe=replace(task.recipe, sampling=sampling))
+
+
+def with_pace(
+    task: TrainingTask, source: PatchSource, device: torch.device, seconds: float | None
+) -> TrainingTask:
+    """Settle batch size and momentum of a run that begins.
+
+    Args:
+        task: A batch size given in its recipe is kept.
+        source: To time a step.
+        device: Likewise.
+        seconds: What is left of the time budget; None where the schedule counts epochs.
+    """
+    schedule = task.recipe.schedule
+    steps: float = schedule.epochs * schedule.iterations_per_epoch
+    if seconds is not None:
+        each = seconds_per_sample(task, source, device)
+        if task.recipe.sampling.batch_size is None:
+            size = batch_size_for(seconds, each, planned=task.batch_size)
+            task = with_batch_size(task, size)
+        steps = max(seconds, 0.0) / (each * task.batch_size)
+        log.info("batch size %d: about %d steps fit into the time", task.batch_size, steps)
+    optimizer = adapt_optimizer(task.recipe.optimizer, steps)
+    if optimizer != task.recipe.optimizer:
+        text = "a short run: momentum %.3f, learning rate %.4f"
+        log.info(text, optimizer.momentum, optimizer.learning_rate)
+    return replace(task, recipe=replace(task.recipe, optimizer=optimizer))

@@ -1,0 +1,139 @@
+"""Model folders: what is written is read; what does not fit is refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from segkit.checkpoint import save_checkpoint
+from segkit.dataset.description import load_description
+from segkit.errors import UserError
+from segkit.inference.model import (
+    ModelSettings,
+    load_model,
+    load_networks,
+    save_model,
+    trained_folds,
+)
+from segkit.networks.build import build_network
+from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
+
+STATISTICS = IntensityStatistics(
+    mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
+)
+NETWORK = NetworkPlan(
+    features_per_stage=(2, 4),
+    strides=((1, 1), (2, 2)),
+    kernel_sizes=((3, 3), (3, 3)),
+    convs_per_stage=(1, 1),
+    convs_per_decoder_stage=(1,),
+)
+CONFIGURATION = ConfigurationPlan(
+    spacing_mm=(1.0, 1.0),
+    patch_size=(8, 8),
+    batch_size=2,
+    median_shape=(8.0, 8.0),
+    normalization=("zscore",),
+    normalize_inside_mask=(False,),
+    batch_dice=True,
+    network=NETWORK,
+)
+PLAN = Plan(
+    planner="default",
+    dataset="Dataset001_Toy",
+    channel_names=("MR",),
+    transpose_forward=(0, 1, 2),
+    orientation=None,
+    intensities=(STATISTICS,),
+    configurations={"2d": CONFIGURATION},
+)
+SETTINGS = ModelSettings(configuration="2d", recipe="default", patch_size=(8, 8), mirror_axes=(0,))
+
+
+@pytest.fixture
+def description(tmp_path):
+    content = {
+        "channel_names": {"0": "MR"},
+        "labels": {"background": 0, "a": 1},
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    }
+    folder = tmp_path / "Dataset001_Toy"
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return load_description(folder)
+
+
+@pytest.fixture
+def folder(tmp_path, description):
+    save_model(tmp_path / "model", SETTINGS, PLAN, description)
+    return tmp_path / "model"
+
+
+def network():
+    return build_network(NETWORK, in_channels=1, out_channels=2, deep_supervision=True)
+
+
+def add_fold(folder, name):
+    made = network()
+    save_checkpoint(folder / f"fold_{name}" / "final.pt", {"network": made.state_dict()})
+    return made
+
+
+def test_round_trip_anywhere(folder, tmp_path):
+    made = add_fold(folder, "0")
+    shutil.move(folder, tmp_path / "moved")
+    model = load_model(tmp_path / "moved")
+    assert (model.plan, model.settings) == (PLAN, SETTINGS)
+    loaded = load_networks(model, None, checkpoint="final", device=torch.device("cpu"))
+    image = torch.randn(1, 1, 8, 8)
+    assert not loaded[0].training
+    assert torch.equal(loaded[0](image), made.eval()(image))
+
+
+def test_fold_all_predicts_only_where_it_stands_alone(folder):
+    add_fold(folder, "all")
+    assert trained_folds(folder) == ["all"]
+    add_fold(folder, "1")
+    add_fold(folder, "0")
+    assert trained_folds(folder) == ["0", "1"]
+
+
+def test_other_folds_must_agree(folder, description):
+    other = ModelSettings(
+        configuration="2d", recipe="default", patch_size=(16, 16), mirror_axes=(0,)
+    )
+    save_model(folder, other, PLAN, description)
+    add_fold(folder, "0")
+    save_model(folder, other, PLAN, description)
+    with pytest.raises(UserError, match="another plan, dataset or patch size"):
+        save_model(folder, SETTINGS, PLAN, description)
+
+
+def test_what_is_no_model_is_refused(folder, tmp_path):
+    add_fold(folder, "0")
+    with pytest.raises(UserError, match=r"no model.json"):
+        load_model(tmp_path / "nothing")
+    with pytest.raises(UserError, match=str(folder)):
+        load_model(folder / "fold_0")
+
+
+def test_changed_parts_are_noticed(folder):
+    content = json.loads((folder / "dataset.json").read_text())
+    content["labels"] = {"background": 0, "b": 1}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="changed after training"):
+        load_model(folder)
+
+
+def test_missing_and_foreign_checkpoints_are_refused(folder):
+    model = load_model(folder)
+    cpu = torch.device("cpu")
+    with pytest.raises(UserError, match="no fold"):
+        load_networks(model, None, checkpoint="final", device=cpu)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_networks(model, ["3"], checkpoint="final", device=cpu)
+    save_checkpoint(folder / "fold_0" / "final.pt", {"network": {"w": torch.zeros(1)}})
+    with pytest.raises(UserError, match="do not fit the plan"):
+        load_networks(model, ["0"], checkpoint="final", device=cpu)

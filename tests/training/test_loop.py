@@ -1,0 +1,188 @@
+"""The loop on a tiny network: it learns, it resumes exactly, it keeps to its time."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segkit.config import LossConfig, OptimizerConfig, Recipe, ScheduleConfig
+from segkit.dataset.labels import LabelClass, LabelSchema
+from segkit.errors import UserError
+from segkit.precision import choose_precision
+from segkit.training.hooks import checkpoint_content, restore
+from segkit.training.loop import Clock, TrainingParts, TrainingRun, TrainingState, train
+from segkit.training.losses import SegmentationLoss
+from segkit.training.optim import Stepper, build_optimizer, poly_learning_rate
+from segkit.training.patches import PatchLoader, PatchSettings
+
+SCHEMA = LabelSchema(
+    classes=(LabelClass(name="bright", value=1), LabelClass(name="never", value=2))
+)
+RECIPE = Recipe(
+    schedule=ScheduleConfig(epochs=3, iterations_per_epoch=4, validation_iterations=2),
+    optimizer=OptimizerConfig(momentum=0.9),
+)
+CPU = torch.device("cpu")
+
+
+class Cases:
+    """One case: the bright voxels are class 1."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.bright = rng.random((1, 8, 8, 8)) < 0.4
+
+    def image(self, case_id):
+        return self.bright.astype(np.float32)
+
+    def seg(self, case_id):
+        return self.bright.astype(np.int16)
+
+    def locations(self, case_id):
+        return {1: np.argwhere(self.bright[0])}
+
+
+def plain_augment(image, seg, generator):
+    """Draws from the generator, so that resuming depends on it."""
+    return image + 0.1 * torch.randn(image.shape, generator=generator), seg
+
+
+def build(loss=None, augment=plain_augment):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(1, 4, 1), nn.ReLU(), nn.Conv3d(4, 3, 1))
+
+    def loader(stream):
+        settings = PatchSettings(
+            sampled_size=(4, 4, 4),
+            final_size=(4, 4, 4),
+            batch_size=2,
+            foreground_share=0.5,
+            seed=(0, 0, stream),
+        )
+        return PatchLoader(Cases(), ["a"], settings)
+
+    return TrainingParts(
+        network=network,
+        stepper=Stepper(network, build_optimizer(network, RECIPE.optimizer), 12.0, scaled=False),
+        loss=loss or SegmentationLoss(schema=SCHEMA, config=LossConfig(), batch_dice=True),
+        schema=SCHEMA,
+        augment=augment,
+        train_loader=loader(0),
+        validation_loader=loader(1),
+        device=CPU,
+        precision=choose_precision("fp32", CPU),
+    )
+
+
+def clock(total=12, budget=None):
+    return Clock(total_iterations=total, budget_seconds=budget, started=time.monotonic(), spent=0.0)
+
+
+def run_of(parts, state=None, recipe=RECIPE, **limits):
+    return TrainingRun(
+        parts=parts, recipe=recipe, state=state or TrainingState(), clock=clock(**limits)
+    )
+
+
+def test_it_learns_and_leaves_the_absent_class_out():
+    records = []
+    recipe = Recipe(
+        schedule=ScheduleConfig(epochs=3, iterations_per_epoch=60, validation_iterations=2),
+        optimizer=OptimizerConfig(momentum=0.9),
+    )
+    run = run_of(build(), recipe=recipe, total=180)
+    train(run, [lambda state, record: records.append(record)])
+    assert [record.epoch for record in records] == [1, 2, 3]
+    assert records[-1].train_loss < records[0].train_loss
+    assert records[-1].dice["bright"] > 0.95
+    assert records[-1].dice["never"] is None
+    assert records[-1].mean_dice == records[-1].dice["bright"]
+    assert (run.state.iteration, run.state.epoch) == (180, 3)
+
+
+def test_learning_rate_is_nnunets_polynomial():
+    config = OptimizerConfig()
+    for epoch in (0, 1, 500, 999):
+        expected = 0.01 * (1 - epoch / 1000) ** 0.9
+        assert poly_learning_rate(epoch / 1000, config) == pytest.approx(expected)
+    assert poly_learning_rate(1.0, config) == 0
+    assert poly_learning_rate(1.5, config) == 0
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
+def test_a_resumed_run_equals_an_uninterrupted_one(stop_at):
+    whole = run_of(build())
+    train(whole)
+
+    class Interrupt(Exception):
+        pass
+
+    taken = []
+
+    def augment(image, seg, generator):
+        taken.append(1)
+        if len(taken) > stop_at:
+            raise Interrupt
+        return plain_augment(image, seg, generator)
+
+    first = run_of(build(augment=augment))
+    with pytest.raises(Interrupt):
+        train(first)
+    content = checkpoint_content(first.parts, first.state)
+    parts = build()
+    torch.manual_seed(99)
+    state = restore(parts, content)
+    assert state.iteration == stop_at
+    train(run_of(parts, state))
+    for ours, theirs in zip(
+        parts.network.parameters(), whole.parts.network.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    assert state.ema_dice == whole.state.ema_dice
+    assert (state.epoch, state.iteration) == (3, 12)
+
+
+def test_a_signal_takes_effect_between_two_steps():
+    parts = build()
+    inner = parts.loss
+
+    def loss(outputs, seg):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return inner(outputs, seg)
+
+    run = run_of(build(loss=loss))
+    with pytest.raises(KeyboardInterrupt):
+        train(run)
+    assert run.state.iteration == len(run.state.epoch_losses) == 1
+
+
+def test_a_time_budget_is_kept_and_sets_the_learning_rate():
+    def slow(image, seg, generator):
+        time.sleep(0.02)
+        return image, seg
+
+    records = []
+    run = run_of(build(augment=slow), budget=3.0)
+    train(run, [lambda state, record: records.append(record)])
+    assert 1.0 < run.clock.seconds() < 3.0
+    rates = [record.learning_rate for record in records]
+    assert rates == sorted(rates, reverse=True)
+    assert run.state.epoch == len(records) > 3
+
+
+def test_a_budget_already_spent_takes_one_step():
+    run = run_of(build(), budget=1e-9)
+    train(run)
+    assert (run.state.iteration, run.state.epoch) == (1, 1)
+
+
+def test_a_loss_that_is_no_number_stops_the_run():
+    def loss(outputs, seg):
+        return outputs.sum() * float("nan")
+
+    with pytest.raises(UserError, match="no longer a number"):
+        train(run_of(build(loss=loss)))
