@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from segkit.errors import UserError, nearest
+from segkit.precision import PrecisionName
 from segkit.structs import from_mapping, to_mapping
 
 Range = tuple[float, float]
@@ -155,7 +156,7 @@ class Recipe:
 
     name: str = "default"
     seed: int = 0
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: PrecisionName = "auto"
     """auto: fp16 on CUDA; bf16 on CPUs that compute it natively; fp32 elsewhere."""
     final_validation: bool = True
     """Predict and evaluate the fold's validation cases after training."""
@@ -191,12 +192,6 @@ def load_recipe(name_or_file: str, settings: Iterable[str] = ()) -> Recipe:
     for setting in settings:
         _apply(content, setting)
     return from_mapping(Recipe, content, source=f"{path} with --set" if settings else path)
-
-
-def recipe_mapping(recipe: Recipe) -> dict[str, Any]:
-    """Return the resolved recipe as plain JSON-ready content."""
-    content: dict[str, Any] = to_mapping(recipe)
-    return content
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -29,9 +29,17 @@ class UserError(Exception):
             lines.append(f"fix:   {self.fix}")
         return "\n".join(lines)
 
+    exit_code = 1
+
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the trip back from a worker process with all three parts."""
         return _rebuild, (type(self), self.what, self.where, self.fix)
+
+
+class UsageError(UserError):
+    """The command was called wrongly: options that contradict each other or are missing."""
+
+    exit_code = 2
 
 
 def _rebuild(cls: type[UserError], what: str, where: object, fix: str | None) -> UserError:

@@ -118,9 +118,13 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+HEADER_KEYS = ("format_version", "segkit_version", "made_from")
+"""What every JSON artefact begins with."""
+
+
 def write_artifact(path: Path, content: Mapping[str, Any], *, version: int, made_from: str) -> None:
     """Write a JSON artefact with its header: format version, segkit version, source hash."""
-    header = {"format_version": version, "segkit_version": __version__, "made_from": made_from}
+    header = dict(zip(HEADER_KEYS, (version, __version__, made_from), strict=True))
     write_json(path, {**header, **content})
 
 
@@ -138,4 +142,6 @@ def read_artifact(path: Path, *, version: int) -> dict[str, Any]:
             where=path,
             fix="make the file again with this version of segkit",
         )
+    if not isinstance(content.get("made_from"), str):
+        raise UserError("the key made_from is missing", where=path, fix="make the file again")
     return content

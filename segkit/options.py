@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segkit.precision import PrecisionName
+
 
 def _flag(*names: str, help: str, default: Any = None, **argparse: Any) -> Any:
     """Describe one option; without names it is positional."""
@@ -140,7 +142,6 @@ class TrainingChoice(Dataset):
     time_budget: float | None = _flag(
         "--time-budget", help=_BUDGET_HELP, type=duration, metavar="TIME"
     )
-    resume: bool = _flag("--resume", help="go on from last.pt", default=False, action="store_true")
     overwrite: bool = _flag(
         "--overwrite", help="replace a fold already trained", default=False, action="store_true"
     )
@@ -154,6 +155,7 @@ class Train(TrainingChoice):
     fold: str = _flag(
         "--fold", help="0 to 4, or all (default 0)", default="0", type=fold, metavar="FOLD"
     )
+    resume: bool = _flag("--resume", help="go on from last.pt", default=False, action="store_true")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +191,12 @@ class Predict(Common):
     )
     step: float = _flag(
         "--step", help="tile step as a share of the patch (default 0.5)", default=0.5, type=float
+    )
+    precision: PrecisionName = _flag(
+        "--precision",
+        help="auto (fp16 on CUDA, bf16 where the CPU has it), fp32, bf16 or fp16",
+        default="auto",
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
     save_probabilities: bool = _flag(
         "--save-probabilities",
@@ -229,13 +237,19 @@ class Evaluate(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(TrainingChoice):
-    """Everything in one go: validate, plan, preprocess, train all folds, cross-validate."""
+    """Everything in one go: validate, plan, preprocess, train all folds, cross-validate.
 
-    configuration: str = _flag(
-        "-c", "--configuration", help=_CONFIG_HELP, default="3d_fullres", metavar="CONFIG"
+    Folds that are trained already are kept; one that was interrupted goes on.
+    """
+
+    configuration: str | None = _flag(
+        "-c",
+        "--configuration",
+        help="2d or 3d_fullres (default: 3d_fullres where it is planned)",
+        metavar="CONFIG",
     )
     folds: tuple[str, ...] = _flag(
-        "--folds", help="folds to train (default 0 1 2 3 4)", nargs="+", default=(), type=fold
+        "--folds", help="folds to train (default: all)", nargs="+", default=(), type=fold
     )
     time_budget: float | None = _flag(
         "--time-budget", help="train each fold this long, e.g. 30m", type=duration, metavar="TIME"
@@ -244,10 +258,18 @@ class Run(TrainingChoice):
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Common):
-    """Make a small dataset, then plan, preprocess, train, predict and evaluate on it."""
+    """Make a small dataset, then plan, preprocess, train, predict and evaluate on it.
 
-    output: Path = _flag(
-        "-o", "--output", help="folder", default=Path("segkit_demo"), type=Path, metavar="DIR"
+    The dataset lies in raw/Dataset999_Demo of the work folder, where other commands find it.
+    """
+
+    workdir: Path = _flag(
+        "-w",
+        "--workdir",
+        help="folder for all that segkit makes (default $SEGKIT_WORKDIR or ./segkit_demo)",
+        default=Path("segkit_demo"),
+        type=Path,
+        metavar="DIR",
     )
     time_budget: float = _flag(
         "--time-budget", help=_BUDGET_HELP, default=240.0, type=duration, metavar="TIME"

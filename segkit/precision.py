@@ -1,15 +1,18 @@
-"""Number format of the forward pass in training and prediction."""
+"""Number format of the forward pass in training and prediction; light to import."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segkit.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +25,13 @@ class Precision:
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """Run the forward pass in ``dtype``."""
-        enabled = self.dtype != torch.float32
-        with torch.autocast(self.device_type, dtype=self.dtype, enabled=enabled):
+        import torch
+
+        if self.dtype == torch.float32:
             yield
-
-
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+            return
+        with torch.autocast(self.device_type, dtype=self.dtype):
+            yield
 
 
 def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
@@ -36,6 +40,8 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     Raises:
         UserError: unknown name, or fp16 was asked for on a CPU.
     """
+    import torch
+
     if name not in (names := get_args(PrecisionName)):
         raise UserError(f"unknown precision {name!r}", fix=f"use one of {', '.join(names)}")
     if name == "auto":
@@ -49,5 +55,7 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
 
 
 def _cpu_has_bf16() -> bool:
+    import torch
+
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -11,9 +11,11 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from segkit.errors import UserError, nearest
+from segkit.files import HEADER_KEYS, read_artifact
 
 T = TypeVar("T")
 
@@ -48,6 +50,17 @@ def from_mapping(cls: type[T], mapping: Any, *, source: object, path: str = "") 
         return cls(**values)
     except ValueError as error:
         raise UserError(str(error), where=where, fix="correct the value") from None
+
+
+def read_struct(cls: type[T], path: Path, *, version: int) -> T:
+    """Read a JSON artefact into the dataclass it was written from.
+
+    Raises:
+        UserError: not readable, of another version, or with unknown or wrong keys.
+    """
+    content = read_artifact(path, version=version)
+    own = {key: value for key, value in content.items() if key not in HEADER_KEYS}
+    return from_mapping(cls, own, source=path)
 
 
 def to_mapping(instance: Any) -> Any:

@@ -78,9 +78,18 @@ def test_datasets_are_found_under_nnunet_raw(tmp_path):
 
 
 def test_predict_needs_a_model_or_a_dataset(tmp_path):
-    done = segkit("predict", "-i", tmp_path, "-o", tmp_path)
+    for given in ([], ["-d", "4"], ["-d", "4", "-m", "x"]):
+        done = segkit("predict", "-i", tmp_path, "-o", tmp_path, *given)
+        assert done.returncode == 2
+        assert "error:" in done.stderr
+
+
+def test_files_where_folders_should_be_are_explained(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = segkit("demo", "-w", tmp_path / "file")
     assert done.returncode == 1
-    assert "-m MODEL" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr
 
 
 def test_doctor():

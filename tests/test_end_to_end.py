@@ -166,6 +166,41 @@ def test_a_time_budget_ends_in_time_with_a_final_checkpoint(trained):
     assert sum(record["iterations"] for record in records) > 0
 
 
+def test_a_plan_of_other_cases_is_not_used(trained, tmp_path):
+    raw, work = trained
+    shutil.copytree(work, tmp_path / "work")
+    copy = tmp_path / raw.name
+    shutil.copytree(raw, copy)
+    for path in copy.glob("*Tr/demo_006*"):
+        path.unlink()
+    done = segkit("preprocess", copy, "-w", tmp_path / "work", code=1)
+    assert "other training cases" in done.stderr
+
+
+def test_images_stored_in_another_orientation_come_back_in_it(trained, model, tmp_path):
+    raw, _ = trained
+    first = sorted((raw / "imagesTs").glob("*"))[:2]
+    (tmp_path / "in").mkdir()
+    for path in first:
+        turned = sitk.DICOMOrient(sitk.ReadImage(str(path)), "PIR")
+        sitk.WriteImage(turned, str(tmp_path / "in" / path.name))
+    predict = ("predict", "-m", model, "--no-tta", "--precision", "fp32")
+    segkit(*predict, "-i", tmp_path / "in", "-o", tmp_path / "turned")
+    segkit(*predict, "-i", *first, "-o", tmp_path / "plain")
+    name = first[0].name.replace("_0000", "")
+    ours = sitk.ReadImage(str(tmp_path / "turned" / name))
+    assert ours.GetSize() == turned.GetSize()
+    assert np.allclose(ours.GetDirection(), turned.GetDirection())
+    back = sitk.DICOMOrient(
+        ours,
+        sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(
+            sitk.ReadImage(str(first[0])).GetDirection()
+        ),
+    )
+    plain = sitk.ReadImage(str(tmp_path / "plain" / name))
+    assert (sitk.GetArrayFromImage(back) == sitk.GetArrayFromImage(plain)).mean() > 0.9999
+
+
 def test_stale_data_is_noticed(trained, tmp_path):
     raw, work = trained
     shutil.copytree(work, tmp_path / "work")
@@ -178,3 +213,16 @@ def test_stale_data_is_noticed(trained, tmp_path):
     assert "demo_002" in segkit(*train, code=1).stderr
     done = segkit("preprocess", copy, "-w", tmp_path / "work", "-c", "3d_fullres")
     assert "1 cases preprocessed, 5 unchanged" in done.stdout
+
+
+def test_run_does_everything_and_keeps_trained_folds(trained, tmp_path):
+    raw, _ = trained
+    run = (
+        *("run", raw, "-w", tmp_path, "-c", "2d", "--recipe", "debug", "--folds", 0, 1),
+        *("--set", "sampling.patch_size=[32,32]"),
+    )
+    done = segkit(*run)
+    assert "foreground mean" in done.stdout
+    model = tmp_path / raw.name / "models" / "default_2d_debug"
+    assert len(strict(model / "crossval" / "summary.json")["cases"]) == 3
+    assert "kept" in segkit(*run).stderr

@@ -46,7 +46,7 @@ def make_options(
     """Turn parsed arguments into the command's options; the only reader of the environment."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
     workdir = values.setdefault(
-        "workdir", Path(os.environ.get("SEGKIT_WORKDIR") or options.Common.workdir)
+        "workdir", Path(os.environ.get("SEGKIT_WORKDIR") or command.workdir)
     )
     raw = [Path(os.environ["nnUNet_raw"])] if os.environ.get("nnUNet_raw") else []
     folders = (*raw, workdir / "raw")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import os
 import signal
 import sys
 import time
@@ -57,17 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(name, options, verbosity)
     except UserError as error:
-        return _fail(str(error), EXIT_FAULT, verbosity)
+        return _fail(str(error), error.exit_code, verbosity)
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED, verbosity)
-    except MemoryError:
-        return _fail("error: out of memory\nfix:   use -j 1 or a machine with more", 1, verbosity)
     except BrokenPipeError:
+        # The reader left (as in "| head"); nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAULT
     except Exception as error:
-        what = f"error: unexpected {type(error).__name__}: {error}"
-        fix = "fix:   run again with -v and report the traceback as an issue of segkit"
-        return _fail(f"{what}\n{fix}", EXIT_FAULT, verbosity)
+        return _fail(str(_explain(error)), EXIT_FAULT, verbosity)
 
 
 def _run(name: str, options: Common, verbosity: int) -> int:
@@ -80,6 +79,21 @@ def _run(name: str, options: Common, verbosity: int) -> int:
         sys.stdout.write(outcome.text.rstrip("\n") + "\n")
         sys.stdout.flush()
     return EXIT_DONE if outcome.ok else EXIT_FAULT
+
+
+def _explain(error: Exception) -> UserError:
+    """Say what an exception from outside segkit means to the user."""
+    kind = type(error).__name__
+    if isinstance(error, MemoryError):
+        return UserError("out of memory", fix="use -j 1, or a machine with more memory")
+    if kind == "OutOfMemoryError":  # torch's, which is not imported here
+        fix = "set a smaller sampling.batch_size or sampling.patch_size, or use --device cpu"
+        return UserError("the GPU is out of memory", fix=fix)
+    if isinstance(error, OSError) and error.strerror:
+        fix = "check the path, its permissions and the free space"
+        return UserError(error.strerror, where=error.filename, fix=fix)
+    fix = "run again with -v and report the traceback as an issue of segkit"
+    return UserError(f"unexpected {kind}: {error}", fix=fix)
 
 
 def _fail(message: str, code: int, verbosity: int) -> int:

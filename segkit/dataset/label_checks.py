@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,8 @@ def is_int(value: Any) -> bool:
 def is_inverted(labels: Mapping[str, Any]) -> bool:
     """Whether labels is written ``{"0": "background", ...}``, as nnU-Net v1 did."""
     return bool(labels) and all(
-        name.lstrip("-").isdigit() and isinstance(value, str) for name, value in labels.items()
+        re.fullmatch(r"-?[0-9]+", name) is not None and isinstance(value, str)
+        for name, value in labels.items()
     )
 
 
@@ -147,6 +149,10 @@ def _check_ignore(
             if not is_int(value):
                 fix = "write one integer (under ignore_label also a list of integers)"
                 what = f"the ignore label is {value!r}"
+                found.append(problem("SK-D028", what, where=where, fix=fix))
+            elif abs(value) > LARGEST_VALUE:
+                fix = f"use a value between {-LARGEST_VALUE} and {LARGEST_VALUE}"
+                what = f"the ignore label is {value}"
                 found.append(problem("SK-D028", what, where=where, fix=fix))
             elif value in taken:
                 what = f"the ignore label {value} is also {_owner(labels, value)}"

@@ -19,6 +19,7 @@ INVALID = -1
 """Index of voxels that carry no image information. Never on disk as a class."""
 BACKGROUND = 0
 _UNDECLARED = -2
+_WIDEST_TABLE = 2**20
 UNANNOUNCED_IGNORE = -1
 """Raw value read as ignore even where dataset.json does not announce it."""
 
@@ -111,13 +112,8 @@ class LabelSchema:
         ignored = {*self.ignore_values, UNANNOUNCED_IGNORE}
         table = {int(value): i for i, value in enumerate(self.raw_values)}
         table.update(dict.fromkeys(ignored - table.keys(), self.ignore_index))
-        low, high = min(table), max(table)
-        outside = (integers < low) | (integers > high)
-        # One look-up a voxel; values far apart (65535 for ignore) still make a small table.
-        lookup = np.full(high - low + 1, _UNDECLARED, dtype=np.int16)
-        lookup[[value - low for value in table]] = list(table.values())
-        indices = lookup[np.where(outside, low, integers).astype(np.intp) - low]
-        if (unknown := outside | (indices == _UNDECLARED)).any():
+        indices = _look_up(integers, table)
+        if (unknown := indices == _UNDECLARED).any():
             raise self._undeclared(integers[unknown], source)
         return indices
 
@@ -164,6 +160,20 @@ class LabelSchema:
         ignore = [ignore] if isinstance(ignore, int) else list(ignore)
         ignore += [labels["ignore"]] if "ignore" in labels else []
         return cls(classes=tuple(classes), regions=tuple(regions), ignore_values=tuple(ignore))
+
+
+def _look_up(integers: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
+    """Replace every value by its entry in the table, or ``_UNDECLARED``; int16."""
+    low, high = min(table), max(table)
+    if high - low >= _WIDEST_TABLE:
+        values, inverse = np.unique(integers, return_inverse=True)
+        entries = [table.get(int(value), _UNDECLARED) for value in values]
+        return np.array(entries, dtype=np.int16)[inverse].reshape(integers.shape)
+    # The last entry is for everything outside the table.
+    entries_by_value = np.full(high - low + 2, _UNDECLARED, dtype=np.int16)
+    entries_by_value[[value - low for value in table]] = list(table.values())
+    inside = (integers >= low) & (integers <= high)
+    return entries_by_value[np.where(inside, integers.astype(np.int64) - low, -1)]
 
 
 def _as_integers(raw: np.ndarray, source: object) -> np.ndarray:

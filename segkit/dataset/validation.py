@@ -22,7 +22,7 @@ from segkit.dataset.description import (
 from segkit.dataset.json_checks import mend
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.problems import CODES, LABEL_CODES, Problem, problem
-from segkit.runtime import choose_jobs, map_cases
+from segkit.parallel import choose_jobs, map_cases
 
 __all__ = ["Problem", "Report", "validate_dataset"]
 

@@ -29,7 +29,8 @@ from segkit.evaluation.overlap import OVERLAP_METRICS
 from segkit.evaluation.pairs import pair_files
 from segkit.evaluation.statistics import Table, foreground_mean, tabulate
 from segkit.files import content_hash, read_artifact, write_artifact, write_text
-from segkit.runtime import choose_jobs, log, map_cases
+from segkit.parallel import choose_jobs, map_cases
+from segkit.runtime import log
 from segkit.structs import from_mapping, to_mapping
 
 SUMMARY_VERSION = 1

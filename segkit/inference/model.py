@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from segkit.errors import UserError
 from segkit.files import content_hash, read_artifact, write_artifact, write_json
 from segkit.networks.build import build_network
 from segkit.planning.plan import ConfigurationPlan, Plan, load_plan, save_plan
-from segkit.structs import from_mapping, to_mapping
+from segkit.structs import read_struct, to_mapping
 
 MODEL_VERSION = 1
 
@@ -47,19 +47,31 @@ class Model:
 
 
 def save_model(
-    folder: Path, settings: ModelSettings, plan: Plan, description: DatasetDescription
+    folder: Path,
+    settings: ModelSettings,
+    plan: Plan,
+    description: DatasetDescription,
+    *,
+    replaced_fold: str | None = None,
 ) -> None:
     """Write model.json, plan.json and dataset.json, or check them against what other folds wrote.
 
+    Args:
+        folder: The model folder.
+        settings: What prediction needs.
+        plan: The plan the model is trained with.
+        description: The dataset it is trained on.
+        replaced_fold: Name of a fold folder (``fold_0``) whose weights are about to be replaced.
+
     Raises:
-        UserError: the folder holds a model with other settings, plan or dataset.
+        UserError: other folds in there have other settings, plan or dataset.
     """
-    source = content_hash([to_mapping(plan), description.content])
+    source = _source_hash(plan, description)
     if (folder / "model.json").exists():
         present = read_artifact(folder / "model.json", version=MODEL_VERSION)
-        if present["made_from"] == source and _settings(present, folder) == settings:
+        if present["made_from"] == source and _read_settings(folder) == settings:
             return
-        if any(folder.glob("fold_*/*.pt")):
+        if any(path.parent.name != replaced_fold for path in folder.glob("fold_*/*.pt")):
             raise UserError(
                 "this model folder holds folds trained with another plan, dataset or patch size",
                 where=folder,
@@ -85,20 +97,27 @@ def load_model(folder: Path) -> Model:
     content = read_artifact(folder / "model.json", version=MODEL_VERSION)
     plan = load_plan(folder / "plan.json")
     description = load_description(folder / "dataset.json")
-    if content["made_from"] != content_hash([to_mapping(plan), description.content]):
+    if content["made_from"] != _source_hash(plan, description):
         raise UserError(
             "plan.json or dataset.json was changed after training",
             where=folder,
             fix="restore the files that came with the model",
         )
-    settings = _settings(content, folder)
-    return Model(folder=folder, settings=settings, plan=plan, description=description)
+    return Model(folder=folder, settings=_read_settings(folder), plan=plan, description=description)
 
 
-def _settings(content: dict, folder: Path) -> ModelSettings:
-    header = ("format_version", "segkit_version", "made_from")
-    own = {key: value for key, value in content.items() if key not in header}
-    return from_mapping(ModelSettings, own, source=folder / "model.json")
+def _source_hash(plan: Plan, description: DatasetDescription) -> str:
+    """Hash plan and dataset.json, but not the wording of the plan's reasons."""
+    configurations = {
+        name: replace(configuration, reasons=())
+        for name, configuration in plan.configurations.items()
+    }
+    bare = replace(plan, reasons=(), configurations=configurations)
+    return content_hash([to_mapping(bare), description.content])
+
+
+def _read_settings(folder: Path) -> ModelSettings:
+    return read_struct(ModelSettings, folder / "model.json", version=MODEL_VERSION)
 
 
 def trained_folds(folder: Path) -> list[str]:

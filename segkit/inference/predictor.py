@@ -137,7 +137,7 @@ def _with_fallback(
         return _finite(slide(image.cpu()))
     except torch.cuda.OutOfMemoryError:
         what = f"{device} has too little memory for the network and its batch"
-        fix = "use a smaller prediction batch size, a larger GPU, or --device cpu"
+        fix = "use a larger GPU, or --device cpu"
         raise UserError(what, where=f"device {device}", fix=fix) from None
 
 
@@ -201,5 +201,5 @@ def _forward(
 def _finite(logits: Tensor) -> Tensor:
     if all(bool(channel.isfinite().all()) for channel in logits):
         return logits
-    fix = "predict in fp32; if that does not help, the image holds NaN or the weights are damaged"
+    fix = "use --precision fp32; if that does not help, the image or the weights are damaged"
     raise UserError("the network returned NaN or infinite logits", fix=fix)

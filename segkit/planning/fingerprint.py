@@ -22,12 +22,13 @@ from segkit.dataset.description import DatasetDescription
 from segkit.dataset.image_io import required_orientation
 from segkit.dataset.orientation import reorient_array
 from segkit.errors import UserError
-from segkit.files import content_hash, read_artifact, write_artifact
+from segkit.files import content_hash, write_artifact
+from segkit.parallel import choose_jobs, map_cases
 from segkit.planning.intensities import pool_cases
 from segkit.planning.measure import CaseFingerprint, measure_case, triple
 from segkit.planning.plan import IntensityStatistics
-from segkit.runtime import choose_jobs, cpu_count, log, map_cases
-from segkit.structs import from_mapping, to_mapping
+from segkit.runtime import cpu_count, log
+from segkit.structs import read_struct, to_mapping
 
 __all__ = [
     "CaseFingerprint",
@@ -58,7 +59,7 @@ class Fingerprint:
     labelled_share_in_zero: float
     """Share of labelled voxels outside the nonzero mask; 0 without labels."""
     orientation: str | None = None
-    """The code all cases are brought to, or None where each stays as stored."""
+    """The code all cases are brought to; None for planes, which stay as stored."""
 
 
 def extract_fingerprint(
@@ -129,7 +130,7 @@ def dataset_hash(description: DatasetDescription, cases: Sequence[Case]) -> str:
 
 
 def save_fingerprint(path: Path, fingerprint: Fingerprint, *, made_from: str) -> None:
-    """Write ``fingerprint.json``; ``made_from`` is the :func:`dataset_hash`."""
+    """Write ``fingerprint.json``; ``made_from`` is the hash of dataset.json and all files."""
     content = to_mapping(fingerprint)
     write_artifact(path, content, version=FINGERPRINT_VERSION, made_from=made_from)
 
@@ -140,10 +141,7 @@ def load_fingerprint(path: Path) -> Fingerprint:
     Raises:
         UserError: missing, of another version, or with unknown or wrong keys.
     """
-    content = read_artifact(path, version=FINGERPRINT_VERSION)
-    for key in ("format_version", "segkit_version", "made_from"):
-        content.pop(key, None)
-    return from_mapping(Fingerprint, content, source=path)
+    return read_struct(Fingerprint, path, version=FINGERPRINT_VERSION)
 
 
 def _source_hash(description: DatasetDescription, identities: Sequence[str]) -> str:
@@ -164,7 +162,7 @@ def _bytes_per_case(cases: Sequence[Case]) -> int:
 
 
 def _summarize(cases: Sequence[CaseFingerprint], required: str | None) -> Fingerprint:
-    common = _common_orientation([case.orientation for case in cases], required)
+    common = _common_orientation(cases, required)
     if common is not None:
         cases = [_reoriented(case, case.orientation, common) for case in cases]
     kept = [math.prod(case.shape_after_crop) / math.prod(case.shape) for case in cases]
@@ -191,11 +189,12 @@ def _pool(cases: Sequence[CaseFingerprint]) -> tuple[IntensityStatistics, ...]:
     return tuple(pool_cases(channel) for channel in per_channel)
 
 
-def _common_orientation(codes: Sequence[str], required: str | None) -> str | None:
-    """The required code, else the most frequent one; None where all cases have it already."""
-    counts = sorted(Counter(codes).items(), key=lambda item: (-item[1], item[0]))
-    common = required or counts[0][0]
-    return None if set(codes) == {common} else common
+def _common_orientation(cases: Sequence[CaseFingerprint], required: str | None) -> str | None:
+    """The required code, else the most frequent one; None for planes, which have no third axis."""
+    if all(case.shape[0] == 1 for case in cases):
+        return None
+    counts = Counter(case.orientation for case in cases)
+    return required or min(counts, key=lambda code: (-counts[code], code))
 
 
 def _as_stored(fingerprint: Fingerprint | None) -> list[CaseFingerprint]:

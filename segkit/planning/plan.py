@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from segkit.errors import UserError, nearest
-from segkit.files import content_hash, read_artifact, write_artifact
-from segkit.structs import from_mapping, to_mapping
+from segkit.files import content_hash, write_artifact
+from segkit.structs import read_struct, to_mapping
 
 PLAN_VERSION = 1
 Normalization = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
@@ -80,7 +80,7 @@ class Plan:
     transpose_forward: tuple[int, int, int]
     """Array axis (z, y, x) that becomes the i-th planned axis."""
     orientation: str | None
-    """Orientation code all cases are brought to; None where each stays as stored."""
+    """Orientation code all cases are brought to, also when predicting; None for planes."""
     intensities: tuple[IntensityStatistics, ...]
     """One a channel."""
     force_invalid_to_background: bool = True
@@ -135,7 +135,4 @@ def load_plan(path: Path) -> Plan:
     Raises:
         UserError: missing, of another version, or with unknown or wrong keys.
     """
-    content = read_artifact(path, version=PLAN_VERSION)
-    for key in ("format_version", "segkit_version", "made_from"):
-        content.pop(key, None)
-    return from_mapping(Plan, content, source=path)
+    return read_struct(Plan, path, version=PLAN_VERSION)

@@ -269,7 +269,9 @@ def _invalid_rule(fingerprint: Fingerprint) -> tuple[bool, str]:
 def _orientation_reason(fingerprint: Fingerprint) -> str:
     codes = Counter(case.orientation for case in fingerprint.cases)
     if fingerprint.orientation is None:
-        return f"orientation as stored: every case is {next(iter(codes))}"
+        return "orientation as stored: the images are planes"
+    if set(codes) == {fingerprint.orientation}:
+        return f"orientation {fingerprint.orientation}: every case is stored so"
     listing = ", ".join(f"{code} {n}" for code, n in codes.most_common())
     why = "orientations are mixed" if len(codes) > 1 else "the reader asks for it"
     return f"every case is brought to {fingerprint.orientation}: {why} ({listing})"

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from segkit.dataset.cases import Case, case_identity, find_cases
+from segkit.dataset.cases import Case, case_identity
 from segkit.dataset.description import DatasetDescription
 from segkit.dataset.image_io import read_image, read_labels
 from segkit.errors import UserError
 from segkit.files import content_hash
+from segkit.parallel import choose_jobs, map_cases
 from segkit.planning.plan import Plan
 from segkit.preprocessing.pipeline import preprocess_case
 from segkit.preprocessing.store import SUFFIXES, PreprocessedStore, Source
-from segkit.runtime import choose_jobs, map_cases
 from segkit.structs import to_mapping
 
 _BYTES_PER_VOXEL = 40
@@ -68,7 +68,11 @@ def preprocess_dataset(
 
 
 def open_fresh(
-    folder: Path, description: DatasetDescription, plan: Plan, configuration: str
+    folder: Path,
+    description: DatasetDescription,
+    cases: Sequence[Case],
+    plan: Plan,
+    configuration: str,
 ) -> PreprocessedStore:
     """Open a store that holds every training case as dataset and plan now want it.
 
@@ -77,7 +81,6 @@ def open_fresh(
     """
     store = PreprocessedStore(folder)
     settings = _settings_hash(description, plan, configuration)
-    cases, _ = find_cases(description)
     stale = [case.id for case in cases if not _is_fresh(store, case, settings)]
     if stale:
         names = ", ".join(stale[:3]) + (", ..." if len(stale) > 3 else "")
@@ -173,5 +176,5 @@ def _unpacked_bytes(path: Path) -> int:
     if path.suffix != ".gz":
         return path.stat().st_size
     with path.open("rb") as stream:
-        stream.seek(-4, 2)
+        stream.seek(max(path.stat().st_size - 4, 0))
         return int.from_bytes(stream.read(4), "little")

@@ -36,9 +36,12 @@ def restore(parts: TrainingParts, content: dict[str, Any]) -> TrainingState:
 
 
 def log_writer(path: Path, state: TrainingState) -> Hook:
-    """Append a JSON line an epoch; lines of epochs that will be trained again are dropped."""
+    """Append a JSON line an epoch; lines of epochs that will be trained again are dropped.
+
+    So is what a killed process left of a line.
+    """
     lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in lines if json.loads(line)["epoch"] <= state.epoch]
+    kept = [line for line in lines if _epoch(line) <= state.epoch]
     write_text(path, "".join(f"{line}\n" for line in kept))
 
     def append(_: TrainingState, record: EpochRecord) -> None:
@@ -48,13 +51,22 @@ def log_writer(path: Path, state: TrainingState) -> Hook:
     return append
 
 
+def _epoch(line: str) -> float:
+    try:
+        return int(json.loads(line)["epoch"])
+    except ValueError:
+        return float("inf")
+
+
 def checkpointer(folder: Path, parts: TrainingParts, schedule: ScheduleConfig) -> Hook:
     """Write best.pt when the smoothed Dice is a new best, last.pt every few minutes."""
-    last_saved = time.monotonic()
+    last_saved = float("-inf")
 
     def save(state: TrainingState, record: EpochRecord) -> None:
         nonlocal last_saved
-        if record.ema_dice is not None and record.ema_dice > (state.best_dice or -1.0):
+        if record.ema_dice is not None and (
+            state.best_dice is None or record.ema_dice > state.best_dice
+        ):
             state.best_dice = record.ema_dice
             save_checkpoint(folder / "best.pt", checkpoint_content(parts, state))
         if time.monotonic() - last_saved >= 60 * schedule.checkpoint_every_minutes:

@@ -93,6 +93,7 @@ class Clock:
         self.budget_seconds = budget_seconds
         self.started = started
         self.spent = spent
+        self.longest_closing = 0.0
         self.reserve_seconds = 0.05 * (budget_seconds or 0.0)
 
     def seconds(self) -> float:
@@ -110,8 +111,9 @@ class Clock:
         return self.budget_seconds is not None and self.seconds() + keep > self.budget_seconds
 
     def learn_reserve(self, closing_seconds: float) -> None:
-        """Set aside what the end of an epoch (validation, checkpoint) was seen to take."""
-        self.reserve_seconds = 1.25 * closing_seconds + 1.0
+        """Set aside the most that the end of an epoch (validation, checkpoints) took so far."""
+        self.longest_closing = max(self.longest_closing, closing_seconds)
+        self.reserve_seconds = 1.25 * self.longest_closing + 1.0
 
     def eta_seconds(self, iteration: int) -> float | None:
         """Time to the end, from the progress so far."""
@@ -221,9 +223,11 @@ def _validate(
         with parts.precision.autocast():
             logits = parts.network(image)
         losses.append(parts.loss(logits, seg))
-        counts += overlap_counts(logits, seg, parts.schema).cpu()
-    loss = float(torch.stack(losses).mean()) if losses else None
-    return loss, dict(zip(names, dice_from_counts(counts), strict=True))
+        counts += overlap_counts(logits, seg, parts.schema)
+    loss = float(torch.stack(losses).mean()) if losses else math.nan
+    return loss if math.isfinite(loss) else None, dict(
+        zip(names, dice_from_counts(counts), strict=True)
+    )
 
 
 def _close_epoch(
@@ -236,8 +240,9 @@ def _close_epoch(
 ) -> EpochRecord:
     """Bring the state up to date and sum the epoch up."""
     state, clock = run.state, run.clock
-    train_loss = float(np.mean(state.epoch_losses))
-    if not math.isfinite(train_loss):
+    # A single overflow is skipped by the loss scaler of fp16; many mean that the weights are lost.
+    finite = [loss for loss in state.epoch_losses if math.isfinite(loss)]
+    if len(finite) <= len(state.epoch_losses) / 2:
         raise UserError(
             f"the training loss is no longer a number (epoch {state.epoch + 1})",
             fix="use --set precision=fp32 or a lower --set optimizer.learning_rate; "
@@ -253,7 +258,7 @@ def _close_epoch(
         epoch=state.epoch,
         iterations=iterations,
         learning_rate=run.parts.stepper.optimizer.param_groups[0]["lr"],
-        train_loss=train_loss,
+        train_loss=sum(finite) / len(finite),
         validation_loss=validation_loss,
         dice=dice,
         mean_dice=mean,

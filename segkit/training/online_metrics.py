@@ -20,7 +20,7 @@ def overlap_counts(logits: Tensor, seg: Tensor, schema: LabelSchema) -> Tensor:
         schema: Says what the channels are.
 
     Returns:
-        (3, T) float64 counts of the T targets: regions, or foreground classes.
+        (3, T) float64 counts, on the CPU, of the T targets: regions, or foreground classes.
     """
     target = make_target(seg, schema)
     if schema.has_regions:
@@ -30,10 +30,9 @@ def overlap_counts(logits: Tensor, seg: Tensor, schema: LabelSchema) -> Tensor:
         predicted = torch.zeros_like(target.channels).scatter_(1, chosen, target.valid)[:, 1:]
         reference = target.channels[:, 1:]
     axes = (0, *range(2, logits.ndim))
-    both = (predicted * reference).double().sum(axes)
-    return torch.stack(
-        [both, predicted.double().sum(axes) - both, reference.double().sum(axes) - both]
-    )
+    counts = [(predicted * reference).sum(axes), predicted.sum(axes), reference.sum(axes)]
+    both, found, there = torch.stack(counts).cpu().double()
+    return torch.stack([both, found - both, there - both])
 
 
 def dice_from_counts(counts: Tensor) -> list[float | None]:

@@ -6,6 +6,7 @@ a run that is resumed sees the batches it would have seen.
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 from segkit.dataset.labels import INVALID
 from segkit.preprocessing.locations import ANNOTATED
 
+OPEN_CASES = 32
 _OpenCase = tuple[np.ndarray, np.ndarray, dict[Any, np.ndarray]]
 
 
@@ -109,8 +111,8 @@ class PatchLoader(SlimDataLoaderBase):
         self.settings = settings
         self.iteration = 0
         self.flat = len(settings.final_size) == 2
-        # Memory maps: opened once, read from disk where touched.
-        self.opened: dict[str, _OpenCase] = {}
+        # Memory maps; each holds a file descriptor, so only some stay open.
+        self.open_case = functools.lru_cache(maxsize=OPEN_CASES)(self._open)
 
     def generate_train_batch(self) -> dict[str, Any]:
         """Return image (B, C, *S) float32, seg (B, 1, *S) int16, the case ids, and advance."""
@@ -128,7 +130,7 @@ class PatchLoader(SlimDataLoaderBase):
     def _patch(
         self, rng: np.random.Generator, case: str, *, foreground: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        image, seg, locations = self._open(case)
+        image, seg, locations = self.open_case(case)
         slab = (1,) if self.flat else ()
         sampled, final = slab + self.settings.sampled_size, slab + self.settings.final_size
         lowest, highest = patch_bounds(seg.shape[1:], sampled, final)
@@ -141,10 +143,8 @@ class PatchLoader(SlimDataLoaderBase):
         return (patch[0][:, 0], patch[1][:, 0]) if self.flat else patch
 
     def _open(self, case: str) -> _OpenCase:
-        if case not in self.opened:
-            source = self.source
-            self.opened[case] = source.image(case), source.seg(case), source.locations(case)
-        return self.opened[case]
+        source = self.source
+        return source.image(case), source.seg(case), source.locations(case)
 
 
 def read_ahead(loader: Callable[[], Any], count: int, *, depth: int = 3) -> Iterator[Any]:

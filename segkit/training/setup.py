@@ -120,12 +120,15 @@ def _seed(task: TrainingTask) -> tuple[int, int]:
 
 def _check_patch_size(task: TrainingTask) -> None:
     strides = np.prod(np.asarray(task.configured.network.strides), axis=0)
-    size = task.patch_size
-    if len(size) != len(strides) or any(np.asarray(size) % strides):
-        needed = " x ".join(map(str, strides))
-        raise UserError(
-            f"patch size {list(size)} does not fit the planned network",
-            where="sampling.patch_size",
-            fix=f"use {len(strides)} multiples of {needed}; planned: "
-            f"{list(task.configured.patch_size)}",
-        )
+    size = np.asarray(task.patch_size)
+    fits = len(size) == len(strides) and not any(size % strides)
+    # Instance norm needs more than one voxel, also at the lowest resolution.
+    if fits and np.prod(size // strides) > 1:
+        return
+    needed = " x ".join(map(str, strides))
+    raise UserError(
+        f"patch size {size.tolist()} does not fit the planned network",
+        where="sampling.patch_size",
+        fix=f"use {len(strides)} multiples of {needed}, larger than these; planned: "
+        f"{list(task.configured.patch_size)}",
+    )

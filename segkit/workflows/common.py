@@ -10,6 +10,7 @@ from segkit import options as opt
 from segkit.dataset.cases import Case, training_cases
 from segkit.dataset.description import DatasetDescription, load_description
 from segkit.errors import UserError
+from segkit.planning.fingerprint import load_fingerprint
 from segkit.planning.plan import Plan, load_plan
 from segkit.workspace import Workspace, find_dataset
 
@@ -64,14 +65,21 @@ def read_plan(dataset: OpenDataset, planner: str) -> Plan:
     """Read the plan of a dataset.
 
     Raises:
-        UserError: it is not planned yet, or the plan is damaged.
+        UserError: it is not planned yet, or planned from other cases or channels.
     """
     path = dataset.workspace.plan(planner)
     if not path.is_file():
         folder = dataset.description.folder
         fix = f"run 'segkit plan_and_preprocess {folder}' with the same --workdir and --planner"
         raise UserError("this dataset is not planned yet", where=path, fix=fix)
-    return load_plan(path)
+    plan = load_plan(path)
+    fix = f"run 'segkit plan {dataset.description.folder}' again"
+    fingerprint = load_fingerprint(dataset.workspace.fingerprint)
+    if tuple(sorted(case.case for case in fingerprint.cases)) != dataset.case_ids:
+        raise UserError("the plan was made from other training cases", where=path, fix=fix)
+    if plan.channel_names != dataset.description.channel_names:
+        raise UserError("the plan was made for other channel names", where=path, fix=fix)
+    return plan
 
 
 def as_json(content: object) -> str:

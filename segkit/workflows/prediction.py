@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,14 +11,15 @@ import torch
 from segkit import options as opt
 from segkit.dataset.cases import Case, images_to_predict
 from segkit.dataset.description import DatasetDescription, load_description
-from segkit.errors import UserError
+from segkit.errors import UsageError, UserError
 from segkit.evaluation.case import CasePair
 from segkit.evaluation.summary import Summary, evaluate_folders, evaluate_pairs, save_summary
 from segkit.evaluation.table import render_table
 from segkit.inference.case import CasePredictor
-from segkit.inference.model import load_model, load_networks
+from segkit.inference.model import load_model, load_networks, trained_folds
 from segkit.inference.predictor import PredictionSettings
-from segkit.runtime import cpu_count, keep_large_blocks, log, map_cases, resolve_device
+from segkit.parallel import map_cases
+from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.workflows.common import Outcome, open_workspace
 from segkit.workspace import find_dataset
 
@@ -29,7 +31,7 @@ def predict(options: opt.Predict) -> Outcome:
         options.folds,
         device=resolve_device(options.device),
         checkpoint=options.checkpoint,
-        step=options.step,
+        settings=PredictionSettings(step=options.step, precision=options.precision),
         mirror=not options.no_tta,
     )
     cases = images_to_predict(options.inputs, predictor.model.description)
@@ -42,8 +44,8 @@ def load_predictor(
     folds: Sequence[str],
     *,
     device: torch.device,
+    settings: PredictionSettings,
     checkpoint: str = "final",
-    step: float = 0.5,
     mirror: bool = True,
 ) -> CasePredictor:
     """Read a model folder and bring its networks to the device, ready to predict.
@@ -52,21 +54,16 @@ def load_predictor(
         folder: The model folder.
         folds: Folds to average; empty takes all that are trained.
         device: Where to predict.
+        settings: Step and precision; the axes to mirror are the model's.
         checkpoint: ``final``, ``best`` or ``last``.
-        step: Tile step as a share of the patch.
         mirror: Average over flips, where training flipped.
 
     Raises:
         UserError: no such model, fold or checkpoint, or a step out of range.
     """
-    keep_large_blocks()
-    torch.set_num_threads(cpu_count())
+    prepare_torch()
     model = load_model(folder)
-    settings = PredictionSettings(
-        step=step,
-        mirror_axes=model.settings.mirror_axes if mirror else (),
-        precision="auto",
-    )
+    settings = replace(settings, mirror_axes=model.settings.mirror_axes if mirror else ())
     networks = load_networks(model, folds, checkpoint=checkpoint, device=device)
     return CasePredictor(model=model, networks=networks, settings=settings, device=device)
 
@@ -100,23 +97,26 @@ def predict_cases(
 def _model_folder(options: opt.Predict) -> Path:
     if (options.model is None) == (options.dataset is None):
         fix = "give a model folder with -m, or a dataset with -d and a configuration with -c"
-        raise UserError("give either -m MODEL or -d DATASET -c CONFIG", fix=fix)
+        raise UsageError("give either -m MODEL or -d DATASET -c CONFIG", fix=fix)
     if options.model is not None:
         return options.model
     if options.configuration is None:
-        raise UserError("-d DATASET needs a configuration", fix="add for example -c 3d_fullres")
+        raise UsageError("-d DATASET needs a configuration", fix="add for example -c 3d_fullres")
     assert options.dataset is not None
     description = load_description(find_dataset(options.dataset, options.raw_folders))
     workspace = open_workspace(options.workdir, description)
     if options.recipe is not None:
-        return workspace.model(options.planner, options.configuration, options.recipe)
+        recipe = Path(options.recipe).stem
+        return workspace.model(options.planner, options.configuration, recipe)
     return _only_model(workspace.model(options.planner, options.configuration, "default"))
 
 
 def _only_model(default: Path) -> Path:
     """Without --recipe: the default recipe's model, else the one other there is."""
-    others = sorted(default.parent.glob(f"{default.name}_*")) if default.parent.is_dir() else []
-    if default.is_dir() or not others:
+    others = [
+        path for path in sorted(default.parent.glob(f"{default.name}_*")) if trained_folds(path)
+    ]
+    if trained_folds(default) or not others:
         return default
     if len(others) > 1:
         recipes = ", ".join(path.name.removeprefix(f"{default.name}_") for path in others)

@@ -10,13 +10,15 @@ from typing import Any
 from segkit import options as opt
 from segkit.dataset.cases import Case
 from segkit.dataset.demo import make_demo_dataset
+from segkit.planning.plan import Plan
 from segkit.runtime import log
-from segkit.workflows.common import OpenDataset, Outcome, open_dataset
+from segkit.workflows.common import OpenDataset, Outcome, open_dataset, read_plan
 from segkit.workflows.prediction import evaluate, evaluate_cases, predict
-from segkit.workflows.prepare import plan_and_preprocess, validate
+from segkit.workflows.prepare import plan, preprocess, validate
 from segkit.workflows.training import (
     make_task,
     model_folder,
+    open_splits,
     train,
     train_task,
     validate_fold,
@@ -24,9 +26,7 @@ from segkit.workflows.training import (
     validation_folder,
 )
 
-ALL_FOLDS = ("0", "1", "2", "3", "4")
 DEMO_DATASET = "Dataset999_Demo"
-DEMO_CONFIGURATION = "3d_fullres"
 
 
 def run(options: opt.Run) -> Outcome:
@@ -38,88 +38,85 @@ def run(options: opt.Run) -> Outcome:
     if not report.ok:
         return report
     log.info("%s", report.text)
-    only = (options.configuration,)
-    choice = opt.PlanAndPreprocess(**common, planner=options.planner, configurations=only)
-    log.info("%s", plan_and_preprocess(choice).text)
+    log.info("%s", plan(opt.Plan(**common, planner=options.planner)).text)
     dataset = open_dataset(options)
-    predicted: list[tuple[Case, Path]] = []
-    for fold in options.folds or ALL_FOLDS:
-        predicted += _run_fold(dataset, options, fold)
-    model = dataset.workspace.model(options.planner, options.configuration, _recipe_name(options))
-    output = model / "crossval"
-    return Outcome(text=evaluate_cases(dataset.description, predicted, output, jobs=options.jobs))
+    configuration = options.configuration or _best_planned(read_plan(dataset, options.planner))
+    only = opt.Preprocess(**common, planner=options.planner, configurations=(configuration,))
+    log.info("%s", preprocess(only).text)
+    folds = options.folds or tuple(str(i) for i in range(len(open_splits(dataset))))
+    predicted: dict[str, tuple[Case, Path]] = {}
+    for fold in folds:
+        for case, folder in _run_fold(dataset, options, configuration, fold):
+            predicted[case.id] = case, folder
+    model = folder.parent.parent
+    pairs = list(predicted.values())
+    table = evaluate_cases(dataset.description, pairs, model / "crossval", jobs=options.jobs)
+    return Outcome(text=table)
 
 
-def _run_fold(dataset: OpenDataset, options: opt.Run, fold: str) -> list[tuple[Case, Path]]:
+def _best_planned(made: Plan) -> str:
+    """The 3D configuration where there is one."""
+    return "3d_fullres" if "3d_fullres" in made.configurations else "2d"
+
+
+def _run_fold(
+    dataset: OpenDataset, options: opt.Run, configuration: str, fold: str
+) -> list[tuple[Case, Path]]:
     """Train a fold that is not trained yet and validate it; says where its cases are predicted."""
     now = replace(options, started=time.monotonic())
-    task = make_task(dataset, now, options.configuration, fold)
+    task = make_task(dataset, now, configuration, fold)
     folder = model_folder(dataset, task)
     if (folder / f"fold_{fold}" / "final.pt").exists() and not options.overwrite:
         log.info("fold %s is trained already; kept (--overwrite trains it anew)", fold)
     else:
-        resumable = (folder / f"fold_{fold}" / "last.pt").exists() and not options.overwrite
-        log.info("%s", train_task(dataset, task, replace(now, resume=resumable)))
+        resume = (folder / f"fold_{fold}" / "last.pt").exists() and not options.overwrite
+        log.info("%s", train_task(dataset, task, now, resume=resume))
     log.info("%s", validate_fold(dataset, task, options))
     output = validation_folder(folder, fold)
     return [(case, output) for case in validation_cases(dataset, task)]
 
 
-def _recipe_name(options: opt.TrainingChoice) -> str:
-    from segkit.config import load_recipe
-
-    return load_recipe(options.recipe, options.settings).name
-
-
 def demo(options: opt.Demo) -> Outcome:
     """Make a small dataset and go through all commands; see :class:`segkit.options.Demo`."""
-    raw = options.output / "raw" / DEMO_DATASET
+    raw = options.workdir / "raw" / DEMO_DATASET
     if not (raw / "dataset.json").exists():
         log.info("making a synthetic dataset in %s", raw)
         make_demo_dataset(raw)
-    workdir = options.output / "work"
     common: dict[str, Any] = {
-        "workdir": workdir,
+        "workdir": options.workdir,
         "device": options.device,
         "jobs": options.jobs,
         "dataset": str(raw),
     }
     log.info("%s", validate(opt.Validate(**common)).text)
-    only = (DEMO_CONFIGURATION,)
-    log.info("%s", plan_and_preprocess(opt.PlanAndPreprocess(**common, configurations=only)).text)
-    trained = train(
-        opt.Train(
-            **common,
-            configuration=DEMO_CONFIGURATION,
-            time_budget=options.time_budget,
-            overwrite=True,
-        )
-    )
-    log.info("%s", trained.text)
-    return _judge_demo(options, raw, common)
+    log.info("%s", plan(opt.Plan(**common)).text)
+    log.info("%s", preprocess(opt.Preprocess(**common, configurations=("3d_fullres",))).text)
+    budget = options.time_budget
+    chosen = opt.Train(**common, configuration="3d_fullres", time_budget=budget, overwrite=True)
+    log.info("%s", train(chosen).text)
+    return _judge_demo(options, raw)
 
 
-def _judge_demo(options: opt.Demo, raw: Path, common: dict[str, Any]) -> Outcome:
+def _judge_demo(options: opt.Demo, raw: Path) -> Outcome:
     """Predict the demo's test images and compare them with their labels."""
-    predictions = options.output / "predictions"
+    results = options.workdir / DEMO_DATASET
     predict(
         opt.Predict(
-            workdir=common["workdir"],
+            workdir=options.workdir,
             device=options.device,
             inputs=(raw / "imagesTs",),
-            output=predictions,
+            output=results / "predictions",
             dataset=str(raw),
-            configuration=DEMO_CONFIGURATION,
+            configuration="3d_fullres",
         )
     )
     table = evaluate(
         opt.Evaluate(
             jobs=options.jobs,
-            predictions=predictions,
+            predictions=results / "predictions",
             references=raw / "labelsTs",
             description=raw / "dataset.json",
-            output=options.output / "evaluation",
+            output=results / "evaluation",
         )
     ).text
-    report = options.output / "evaluation" / "report.html"
-    return Outcome(text=f"{table}\n\nreport: {report}")
+    return Outcome(text=f"{table}\n\nreport: {results / 'evaluation' / 'report.html'}")

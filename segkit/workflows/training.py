@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import torch
-
 from segkit import options as opt
 from segkit.config import load_recipe
 from segkit.dataset.cases import Case
-from segkit.dataset.splits import load_or_make_splits, split_for_fold
+from segkit.dataset.splits import Split, load_or_make_splits, split_for_fold
 from segkit.inference.model import ModelSettings, save_model
+from segkit.inference.predictor import PredictionSettings
 from segkit.preprocessing.dataset import open_fresh
 from segkit.report.progress_png import draw_progress
-from segkit.runtime import cpu_count, keep_large_blocks, log, resolve_device
+from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.training.run import RunSettings, train_fold
 from segkit.training.setup import Fold, TrainingTask
 from segkit.workflows.common import OpenDataset, Outcome, open_dataset, read_plan
@@ -25,7 +24,7 @@ def train(options: opt.Train) -> Outcome:
     """Train one fold; see :class:`segkit.options.Train`."""
     dataset = open_dataset(options)
     task = make_task(dataset, options, options.configuration, options.fold)
-    text = train_task(dataset, task, options)
+    text = train_task(dataset, task, options, resume=options.resume)
     if not task.recipe.final_validation:
         return Outcome(text=text)
     if options.time_budget is not None:
@@ -42,7 +41,7 @@ def make_task(
     Raises:
         UserError: not planned, no such configuration or recipe, or splits that do not fit.
     """
-    splits = load_or_make_splits(dataset.workspace.splits, dataset.given_splits, dataset.case_ids)
+    splits = open_splits(dataset)
     chosen: Fold = "all" if fold == "all" else int(fold)
     plan = read_plan(dataset, options.planner)
     plan.configuration(configuration)
@@ -56,25 +55,34 @@ def make_task(
     )
 
 
+def open_splits(dataset: OpenDataset) -> tuple[Split, ...]:
+    """Return the folds of a dataset; they are dealt where there are none."""
+    path = dataset.workspace.splits
+    return load_or_make_splits(path, dataset.given_splits, dataset.case_ids)
+
+
 def model_folder(dataset: OpenDataset, task: TrainingTask) -> Path:
     """Folder of the model this task belongs to."""
     return dataset.workspace.model(task.plan.planner, task.configuration, task.recipe.name)
 
 
-def train_task(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice) -> str:
+def train_task(
+    dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice, *, resume: bool
+) -> str:
     """Train one fold into its model folder; returns one line on how it went."""
     device = resolve_device(options.device)
     preprocessed = dataset.workspace.preprocessed(task.plan.planner, task.configuration)
-    store = open_fresh(preprocessed, dataset.description, task.plan, task.configuration)
+    store = open_fresh(
+        preprocessed, dataset.description, dataset.cases, task.plan, task.configuration
+    )
     folder = model_folder(dataset, task)
-    keep_large_blocks()
-    torch.set_num_threads(cpu_count())
-    _save_model(folder, dataset, task)
+    prepare_torch()
+    _save_model(folder, dataset, task, replacing=options.overwrite)
     run = RunSettings(
         device=device,
         started=time.monotonic() if options.started is None else options.started,
         budget_seconds=options.time_budget,
-        resume=options.resume,
+        resume=resume,
         overwrite=options.overwrite,
     )
     fold_folder = folder / f"fold_{task.fold}"
@@ -85,7 +93,12 @@ def train_task(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingCh
 def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice) -> str:
     """Predict and evaluate the validation cases of a fold; returns the table."""
     folder = model_folder(dataset, task)
-    predictor = load_predictor(folder, (str(task.fold),), device=resolve_device(options.device))
+    predictor = load_predictor(
+        folder,
+        (str(task.fold),),
+        device=resolve_device(options.device),
+        settings=PredictionSettings(precision=task.recipe.precision),
+    )
     output = validation_folder(folder, str(task.fold))
     cases = validation_cases(dataset, task)
     predict_cases(predictor, cases, output)
@@ -103,11 +116,12 @@ def validation_cases(dataset: OpenDataset, task: TrainingTask) -> list[Case]:
     return [case for case in dataset.cases if case.id in set(task.split.val)]
 
 
-def _save_model(folder: Path, dataset: OpenDataset, task: TrainingTask) -> None:
+def _save_model(folder: Path, dataset: OpenDataset, task: TrainingTask, *, replacing: bool) -> None:
     settings = ModelSettings(
         configuration=task.configuration,
         recipe=task.recipe.name,
         patch_size=task.patch_size,
         mirror_axes=task.spatial.mirror_axes,
     )
-    save_model(folder, settings, task.plan, dataset.description)
+    replaced = f"fold_{task.fold}" if replacing else None
+    save_model(folder, settings, task.plan, dataset.description, replaced_fold=replaced)

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from segkit.config import Recipe, load_recipe, recipe_folder, recipe_mapping
+from segkit.config import Recipe, load_recipe, recipe_folder
 from segkit.errors import UserError
-from segkit.structs import from_mapping
+from segkit.structs import from_mapping, to_mapping
 
 
 @pytest.mark.parametrize("path", sorted(recipe_folder().glob("*.yaml")), ids=lambda p: p.stem)
@@ -72,4 +72,4 @@ def test_faulty_files_are_refused(tmp_path, text):
 
 def test_the_resolved_recipe_round_trips():
     recipe = load_recipe("debug", ["seed=5"])
-    assert from_mapping(Recipe, recipe_mapping(recipe), source="x") == recipe
+    assert from_mapping(Recipe, to_mapping(recipe), source="x") == recipe

@@ -44,6 +44,17 @@ def test_other_values_are_refused(raw, message):
     assert "case_1.nii.gz" in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int32])
+@pytest.mark.parametrize("largest", [200, 2**31 - 1])
+def test_undeclared_values_are_named_in_every_number_type(dtype, largest):
+    schema = LabelSchema(
+        classes=(LabelClass(name="a", value=3), LabelClass(name="b", value=largest))
+    )
+    with pytest.raises(UserError, match=r"9 \(2 voxels\)"):
+        schema.encode(np.array([0, 9, 3, 9], dtype=dtype))
+    assert schema.encode(np.array([0, 3], dtype=dtype)).tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64, np.uint64, np.float32])
 def test_any_number_type_is_read(dtype):
     schema = LabelSchema(classes=(LabelClass(name="a", value=3),))

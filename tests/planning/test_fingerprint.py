@@ -76,8 +76,7 @@ def test_one_case_by_hand(folder):
     assert case.shape == (4, 5, 6)
     assert case.shape_after_crop == (2, 3, 4)
     assert case.spacing_mm == (3, 2, 1)
-    assert case.orientation == "LPS"
-    assert found.orientation is None
+    assert case.orientation == found.orientation == "LPS"
     assert (case.labelled_voxels, case.labelled_in_zero) == (4, 1)
     assert found.labelled_share_in_zero == 0.25
     assert found.median_relative_size_after_crop == pytest.approx(24 / 120)
@@ -267,6 +266,14 @@ def test_hippocampus(shared_data):
     description = load_description(shared_data("Dataset004_Hippocampus"))
     cases = training_cases(description)[:4]
     found = extract_fingerprint(description, cases, jobs=1)
-    assert found.orientation is None
+    assert found.orientation == found.cases[0].orientation
     assert {case.spacing_mm for case in found.cases} == {(1, 1, 1)}
     assert found.intensities[0].percentile_00_5 < found.intensities[0].percentile_99_5
+
+
+def test_a_reader_that_reorients_asks_for_its_orientation(folder):
+    write_case(folder, "a", *random_case(0))
+    found = extract_fingerprint(
+        *write_json(folder, overwrite_image_reader_writer="NibabelIOWithReorient"), jobs=1
+    )
+    assert (found.orientation, found.cases[0].orientation) == ("RAS", "LPS")

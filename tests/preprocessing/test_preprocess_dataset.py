@@ -161,15 +161,21 @@ def test_failing_case_is_named_and_the_others_are_done(raw):
 def test_open_fresh(raw):
     description, folder = load_description(raw), store(raw).folder
     with pytest.raises(UserError, match="3 of 3 cases are not preprocessed"):
-        open_fresh(folder, description, make_plan(), "3d_fullres")
+        open_fresh(folder, description, training_cases(description), make_plan(), "3d_fullres")
     run(raw)
-    opened = open_fresh(folder, description, make_plan(), "3d_fullres")
+    opened = open_fresh(folder, description, training_cases(description), make_plan(), "3d_fullres")
     assert opened.case_ids() == ("one", "three", "two")
     with pytest.raises(UserError, match="3 of 3"):
-        open_fresh(folder, description, make_plan(spacing=(2.0, 1.0, 1.0)), "3d_fullres")
+        open_fresh(
+            folder,
+            description,
+            training_cases(description),
+            make_plan(spacing=(2.0, 1.0, 1.0)),
+            "3d_fullres",
+        )
     write_case(raw, "two", 9)
     with pytest.raises(UserError, match=r"1 of 3.*two"):
-        open_fresh(folder, description, make_plan(), "3d_fullres")
+        open_fresh(folder, description, training_cases(description), make_plan(), "3d_fullres")
 
 
 def test_case_names_that_collide_are_refused(raw):

@@ -75,7 +75,7 @@ def test_weights_follow_from_seed_and_fold():
     assert not torch.equal(first, weights(build_parts(task(fold="all"), None, cpu)))
 
 
-@pytest.mark.parametrize("size", [(3, 8, 8), (4, 6, 8), (8, 8)])
+@pytest.mark.parametrize("size", [(3, 8, 8), (4, 6, 8), (8, 8), (2, 4, 4)])
 def test_patches_the_network_cannot_halve_are_refused(size):
     with pytest.raises(UserError, match="multiples of 2 x 4 x 4"):
         build_parts(task(patch_size=size), None, torch.device("cpu"))

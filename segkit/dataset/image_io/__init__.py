@@ -109,16 +109,17 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None
 
     Args:
         path: Its ending chooses the format.
-        labels_zyx: (Z, Y, X), none negative. Stored as uint8 where all are below 255, as uint16
-            up to 65535, as int32 beyond.
+        labels_zyx: (Z, Y, X), none negative. uint8, uint16 and int32 are stored as they are,
+            other types as the smallest of these that holds all values.
         geometry: As read from the input.
 
     Raises:
         UserError: the format cannot hold these labels, or the place cannot be written.
     """
     highest = int(labels_zyx.max(initial=0))
-    dtype = np.uint8 if highest < 255 else np.uint16 if highest < 65536 else np.int32
-    labels = np.ascontiguousarray(labels_zyx, dtype=dtype)
+    dtype = np.uint8 if highest < 256 else np.uint16 if highest < 65536 else np.int32
+    kept = labels_zyx.dtype in (np.uint8, np.uint16, np.int32)
+    labels = np.ascontiguousarray(labels_zyx, dtype=None if kept else dtype)
     ending = ending_of(path)
     try:
         if ending in _NIFTI:

@@ -6,7 +6,8 @@ import signal
 import pytest
 
 from segkit.errors import UserError
-from segkit.runtime import choose_jobs, cpu_count, map_cases, resolve_device
+from segkit.parallel import choose_jobs, map_cases
+from segkit.runtime import cpu_count, resolve_device
 
 
 def double(number):

@@ -1,0 +1,158 @@
+"""Work spread over cases: worker processes, errors by case, and workers that die."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from segkit.errors import UserError
+from segkit.runtime import available_memory, cpu_count, progress
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def choose_jobs(requested: int | None, *, items: int, bytes_per_job: int = 1 << 29) -> int:
+    """Pick the number of worker processes: as asked, else what CPUs and memory allow."""
+    if requested is not None:
+        return max(1, min(requested, items))
+    by_memory = int(0.8 * available_memory() // max(1, bytes_per_job))
+    return max(1, min(cpu_count(), by_memory, items))
+
+
+def map_cases(
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    label: str,
+    jobs: int = 1,
+    executor: Executor | None = None,
+    name: Callable[[T], str] = str,
+) -> list[R]:
+    """Apply ``function`` to every item, in worker processes when ``jobs`` > 1.
+
+    Args:
+        function: Picklable; its result is returned in the order of ``items``.
+        items: Picklable inputs.
+        label: Shown beside the progress.
+        jobs: Local processes (spawned); 1 runs in this process.
+        executor: Another engine's executor to use instead.
+        name: Names an item in error messages.
+
+    Raises:
+        UserError: one block naming every item that failed, after all others are done; or the
+            item and signal of a worker that died.
+    """
+    if executor is not None:
+        results = _run(executor, function, items, window=2 * jobs, name=name)
+        return _gather(results, items, label, name)
+    if jobs == 1 or len(items) <= 1:
+        attempts = ((i, _attempt(function, item, name(item))) for i, item in enumerate(items))
+        return _gather(attempts, items, label, name)
+    with _pool(min(jobs, len(items))) as pool:
+        results = _run(pool, function, items, window=2 * jobs, name=name)
+        return _gather(results, items, label, name)
+
+
+@contextlib.contextmanager
+def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes of one thread each; an exception or Ctrl-C ends them at once."""
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    before = {key: os.environ.get(key) for key in threads}
+    os.environ.update(threads)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts_to_parent)
+    try:
+        yield pool
+    except BaseException:
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key)
+            else:
+                os.environ[key] = value
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _attempt(function: Callable[[T], R], item: T, name: str) -> R | UserError:
+    try:
+        return function(item)
+    except UserError as error:
+        return error
+    except Exception as error:
+        raise RuntimeError(f"case {name}: {type(error).__name__}: {error}") from error
+
+
+def _run(
+    executor: Executor,
+    function: Callable[[T], R],
+    items: Sequence[T],
+    *,
+    window: int,
+    name: Callable[[T], str],
+) -> Iterable[tuple[int, R | UserError]]:
+    """Keep ``window`` items in flight, so that a dead worker leaves few suspects."""
+    waiting = iter(enumerate(items))
+    running: dict[Future[Any], int] = {}
+    workers: dict[int, Any] = {}
+    while True:
+        try:
+            for i, item in itertools.islice(waiting, window - len(running)):
+                running[executor.submit(_attempt, function, item, name(item))] = i
+                # The executor forgets its processes when one dies; their exit codes tell why.
+                workers.update(getattr(executor, "_processes", None) or {})
+            if not running:
+                return
+            done = wait(running, return_when=FIRST_COMPLETED).done
+            finished = [(running[future], future.result()) for future in done]
+        except BrokenProcessPool:
+            suspects = ", ".join(name(items[i]) for i in running.values())
+            raise _dead_worker(workers.values(), suspects) from None
+        for future in done:
+            running.pop(future)
+        yield from finished
+
+
+def _dead_worker(workers: Iterable[Any], suspects: str) -> UserError:
+    for worker in workers:
+        worker.join(timeout=5)
+    codes = sorted({worker.exitcode for worker in workers if worker.exitcode} - {-signal.SIGTERM})
+    causes = [signal.Signals(-c).name if c < 0 else f"exit code {c}" for c in codes]
+    hint = " (usually out of memory)" if -9 in codes else ""
+    return UserError(
+        f"a worker process died: {', '.join(causes) or 'unknown cause'}{hint}",
+        where=f"one of the cases {suspects}",
+        fix="run again with fewer workers (-j 1), or give the machine more memory",
+    )
+
+
+def _gather(
+    results: Iterable[tuple[int, Any]],
+    items: Sequence[T],
+    label: str,
+    name: Callable[[T], str],
+) -> list[Any]:
+    gathered: list[Any] = [None] * len(items)
+    for i, result in progress(results, label, total=len(items)):
+        gathered[i] = result
+    failed = [i for i, result in enumerate(gathered) if isinstance(result, UserError)]
+    if len(failed) == 1:
+        raise gathered[failed[0]]
+    if failed:
+        blocks = "\n".join(f"[{name(items[i])}] {gathered[i]}" for i in failed)
+        raise UserError(f"{label}: {len(failed)} of {len(items)} cases failed\n{blocks}")
+    return gathered
