@@ -43,6 +43,8 @@ class Workspace:
 def find_dataset(name: str, raw_folders: Sequence[Path]) -> Path:
     """Find a raw dataset by path, by name (``Dataset004_Hippocampus``) or by number (``4``).
 
+    The path of a JSON file is a dataset too: one folder of images may have several descriptions.
+
     Args:
         name: What the user gave.
         raw_folders: Searched for names and numbers, in order.
@@ -51,9 +53,7 @@ def find_dataset(name: str, raw_folders: Sequence[Path]) -> Path:
         UserError: no such dataset, or a number that several datasets carry.
     """
     path = Path(name)
-    if path.name == "dataset.json":
-        path = path.parent
-    if path.is_dir():
+    if path.is_dir() or (path.suffix == ".json" and path.is_file()):
         return path.resolve()
     found = [f for raw in raw_folders if raw.is_dir() for f in sorted(raw.iterdir()) if f.is_dir()]
     number = re.fullmatch(r"(?:Dataset)?(\d{1,3})", name)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -164,6 +165,28 @@ def test_a_time_budget_ends_in_time_with_a_final_checkpoint(trained):
     records = [json.loads(line) for line in (fold / "log.jsonl").read_text().splitlines()]
     assert records[-1]["learning_rate"] < 0.01
     assert sum(record["iterations"] for record in records) > 0
+
+
+def test_ctrl_c_ends_with_130_and_nothing_is_lost(trained):
+    raw, work = trained
+    train = (
+        *("train", raw, "3d_fullres", "-w", work, "--recipe", "debug", "--fold", "2"),
+        *(*SMALL, "epochs=1000", "iterations_per_epoch=1", "final_validation=false"),
+    )
+    command = [sys.executable, "-m", "segkit", *map(str, train)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("epoch 3/"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert rest.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in rest
+    fold = work / raw.name / "models" / "default_3d_fullres_debug" / "fold_2"
+    before = len((fold / "log.jsonl").read_text().splitlines())
+    segkit(*train[:-3], "iterations_per_epoch=1", f"epochs={before + 1}", train[-1], "--resume")
+    assert len((fold / "log.jsonl").read_text().splitlines()) == before + 1
 
 
 def test_a_plan_of_other_cases_is_not_used(trained, tmp_path):

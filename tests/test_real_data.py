@@ -1,7 +1,6 @@
 """Every shared real dataset goes through all commands, and comes back on its own grid."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -54,33 +53,31 @@ def check_grid(image_path, labels_path):
 
 @pytest.mark.parametrize(("name", "description", "configuration"), DATASETS)
 def test_all_commands(shared_data, tmp_path, name, description, configuration):
-    raw = tmp_path / name
-    shutil.copytree(shared_data(name), raw)
-    shutil.copy(raw / description, raw / "dataset.json")
-    work = tmp_path / "work"
-    segkit("validate", raw)
-    segkit("plan_and_preprocess", raw, "-w", work, "-c", configuration)
-    plan = json.loads((work / name / "plans" / "default.json").read_text())
+    raw, work = shared_data(name), tmp_path / "work"
+    dataset = raw / description
+    segkit("validate", dataset)
+    segkit("plan_and_preprocess", dataset, "-w", work, "-c", configuration)
+    plan = json.loads(next(work.glob("*/plans/default.json")).read_text())
     patch = smallest_patch(plan, configuration)
     segkit(
-        *("train", raw, configuration, "-w", work, "--recipe", "debug", "--fold", "all"),
+        *("train", dataset, configuration, "-w", work, "--recipe", "debug", "--fold", "all"),
         *("--set", f"sampling.patch_size={patch}", "final_validation=false"),
     )
     first = sorted((raw / "labelsTr").iterdir())[0]
-    ending = json.loads((raw / "dataset.json").read_text())["file_ending"]
+    ending = json.loads(dataset.read_text())["file_ending"]
     case = first.name.removesuffix(ending)
     images = sorted((raw / "imagesTr").glob(f"{case}_????{ending}"))
     segkit(
-        *("predict", "-i", *images, "-o", tmp_path / "out", "-d", raw, "-c", configuration),
+        *("predict", "-i", *images, "-o", tmp_path / "out", "-d", dataset, "-c", configuration),
         *("-w", work, "--no-tta", "--step", 1),
     )
     check_grid(images[0], tmp_path / "out" / first.name)
-    segkit("evaluate", "-p", tmp_path / "out", "-r", raw / "labelsTr", "-d", raw / "dataset.json")
+    segkit("evaluate", "-p", tmp_path / "out", "-r", raw / "labelsTr", "-d", dataset)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert len(summary["cases"]) == 1
-    assert bool(summary["regions"]) == has_regions(raw)
+    assert bool(summary["regions"]) == has_regions(dataset)
 
 
-def has_regions(raw):
-    labels = json.loads((raw / "dataset.json").read_text())["labels"]
+def has_regions(dataset):
+    labels = json.loads(dataset.read_text())["labels"]
     return any(isinstance(value, list) and len(value) > 1 for value in labels.values())

@@ -77,6 +77,12 @@ def locate(path: Path) -> Path:
     return path / "dataset.json" if path.is_dir() else path
 
 
+def dataset_name(file: Path) -> str:
+    """Return the folder's name; a JSON file of another name than dataset.json adds its own."""
+    name = file.resolve().parent.name
+    return name if file.name == "dataset.json" else f"{name}_{file.stem}"
+
+
 def read_content(file: Path) -> tuple[Any, list[Problem]]:
     """Parse a dataset.json; where only keys occur twice, the last of each is taken.
 
@@ -111,7 +117,7 @@ def describe(content: Mapping[str, Any], file: Path) -> DatasetDescription:
     channels, reader = content["channel_names"], content.get("overwrite_image_reader_writer")
     count = content.get("numTraining")
     return DatasetDescription(
-        name=file.resolve().parent.name,
+        name=dataset_name(file),
         folder=file.parent,
         channel_names=tuple(channels[key] for key in sorted(channels, key=int)),
         labels=LabelSchema.from_description(content["labels"], content),

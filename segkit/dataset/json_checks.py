@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from segkit.dataset.image_io import KNOWN_ENDINGS, check_reader
@@ -93,8 +94,10 @@ def _check_keys(content: Mapping[str, Any], source: object) -> list[Problem]:
     known = (*REQUIRED, *OPTIONAL)
     for key in content:
         if key not in known and key not in HARMLESS:
+            # A misspelt "ignore_label" must not be dropped in silence; a note by its author may.
+            code = "SK-D015" if get_close_matches(key, known, cutoff=0.75) else "SK-D006"
             fix = f"{nearest(key, known)} (or delete the key)"
-            found.append(problem("SK-D006", f"unknown key {key!r}", where=source, fix=fix))
+            found.append(problem(code, f"unknown key {key!r}", where=source, fix=fix))
     return found
 
 

@@ -27,6 +27,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-D012": ("warning", "numTraining is not a count"),
     "SK-D013": ("warning", "JPEG images are lossy; labels are .png"),
     "SK-D014": ("error", "label_encoding is not supported"),
+    "SK-D015": ("error", "a key that looks like a misspelt one"),
     # labels, regions, ignore
     "SK-D020": ("error", "labels declares no class"),
     "SK-D021": ("error", "background is not declared"),

@@ -15,6 +15,7 @@ from segkit.dataset.cases import Case, find_cases
 from segkit.dataset.description import (
     DatasetDescription,
     check_content,
+    dataset_name,
     describe,
     locate,
     read_content,
@@ -84,7 +85,7 @@ def validate_dataset(folder: Path, *, jobs: int | None) -> Report:
         jobs: Worker processes; None takes what CPUs and memory allow.
     """
     file = locate(folder)
-    name = file.resolve().parent.name
+    name = dataset_name(file)
     content, problems = read_content(file)
     if content is None and problems:
         return Report(dataset=name, cases=0, problems=tuple(problems))

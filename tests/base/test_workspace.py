@@ -22,7 +22,7 @@ def test_by_name_or_number(raw, name):
 def test_by_path(raw):
     folder = raw / "Dataset004_Hippocampus"
     assert find_dataset(str(folder), []) == folder.resolve()
-    assert find_dataset(str(folder / "dataset.json"), []) == folder.resolve()
+    assert find_dataset(str(folder / "dataset.json"), []) == (folder / "dataset.json").resolve()
 
 
 def test_a_number_of_two_datasets_is_refused(raw):

@@ -57,7 +57,7 @@ def test_channels_come_in_numeric_order(dataset, content):
 
 
 def test_all_problems_are_raised_as_one(dataset, content, caplog):
-    content |= {"file_ending": "nii.gz", "labels": {"background": 1, "x": "2"}, "channelnames": 1}
+    content |= {"file_ending": "nii.gz", "labels": {"background": 1, "x": "2"}, "my_notes": 1}
     (dataset / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(UserError) as caught:
         load_description(dataset)
@@ -121,7 +121,8 @@ def test_content_must_be_an_object(content):
         ({"numTraining": True}, ["SK-D012"]),
         ({"label_encoding": "multilabel"}, ["SK-D014"]),
         ({"label_encoding": "onehot"}, ["SK-D014"]),
-        ({"Labels": {}}, ["SK-D006"]),
+        ({"Labels": {}}, ["SK-D015"]),
+        ({"my_own_notes": {}}, ["SK-D006"]),
         ({"name": "x", "licence": "y", "tensorImageSize": "3D", "citation": ""}, []),
         ({"mirror_pairs": [], "unannotated": {}, "ignore_label": -1}, []),
         ({"labels": []}, ["SK-D020"]),
@@ -146,7 +147,7 @@ def test_missing_num_training_is_a_warning(content):
 
 
 def test_unknown_key_gets_the_nearest_name(content):
-    assert "did you mean 'channel_names'?" in fix_of({**content, "channel_name": 1}, "SK-D006")
+    assert "did you mean 'channel_names'?" in fix_of({**content, "channel_name": 1}, "SK-D015")
 
 
 @pytest.mark.parametrize(
