@@ -83,6 +83,24 @@ def case_identity(case: Case) -> str:
     return content_hash([case.id, [(file.name, file_hash(file)) for file in files]])
 
 
+def largest_case(cases: Iterable[Case]) -> int:
+    """Estimate the most voxels times channels of a case, from file sizes at two bytes a voxel.
+
+    0 without cases.
+    """
+    sizes = (sum(_unpacked_bytes(path) for path in case.images) for case in cases)
+    return max(sizes, default=0) // 2
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """Size of a file; for a gzip file the size it states of its content (modulo 4 GiB)."""
+    if path.suffix != ".gz":
+        return path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(max(path.stat().st_size - 4, 0))
+        return int.from_bytes(stream.read(4), "little")
+
+
 def _explicit_cases(description: DatasetDescription) -> tuple[list[Case], list[Problem]]:
     cases, problems = [], []
     for name, entry in (description.explicit_cases or {}).items():

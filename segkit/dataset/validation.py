@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.dataset.case_checks import Expectations, Findings, check_case
-from segkit.dataset.cases import Case, find_cases
+from segkit.dataset.cases import Case, find_cases, largest_case
 from segkit.dataset.description import (
     DatasetDescription,
     check_content,
@@ -30,8 +30,8 @@ __all__ = ["Problem", "Report", "validate_dataset"]
 _SHOWN = 10
 _LAYOUT_CODES = frozenset({"SK-D007", "SK-D008", "SK-D009", "SK-D011"})
 """Problems that leave open which files belong to the data set."""
-_EXPANSION = 40
-"""Memory of a case in units of its largest file (compressed shorts become floats)."""
+_BYTES_PER_JOB, _BYTES_PER_VOXEL = 1 << 28, 24
+"""Memory of a worker, and what a voxel of an image adds to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,12 @@ def validate_dataset(folder: Path, *, jobs: int | None) -> Report:
         partial(check_case, expected),
         cases,
         label="validate",
-        jobs=choose_jobs(jobs, items=len(cases), bytes_per_job=_memory(cases)),
-        name=_case_id,
+        jobs=choose_jobs(
+            jobs,
+            items=len(cases),
+            bytes_per_job=_BYTES_PER_JOB + _BYTES_PER_VOXEL * largest_case(cases),
+        ),
+        name=lambda case: case.id,
     )
     problems += misplaced
     problems += [found for finding in findings for found in finding.problems]
@@ -134,15 +138,6 @@ def _best_guess(content: Any, file: Path) -> tuple[DatasetDescription | None, bo
     if not labels_known:
         usable = {**usable, "labels": {"background": 0}, "ignore_label": []}
     return describe(usable, file), labels_known
-
-
-def _memory(cases: Iterable[Case]) -> int:
-    files = (file for case in cases for file in (*case.images, case.label) if file)
-    return max(1 << 29, _EXPANSION * max((f.stat().st_size for f in files), default=0))
-
-
-def _case_id(case: Case) -> str:
-    return case.id
 
 
 def _check_together(

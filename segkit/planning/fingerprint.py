@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from segkit.dataset.cases import Case, case_identity
+from segkit.dataset.cases import Case, case_identity, largest_case
 from segkit.dataset.description import DatasetDescription
 from segkit.dataset.image_io import required_orientation
 from segkit.dataset.orientation import reorient_array
@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 FINGERPRINT_VERSION = 1
+_BYTES_PER_JOB, _BYTES_PER_VOXEL = 1 << 28, 24
+"""Memory of a worker, and what a voxel of an image adds to it."""
 T = TypeVar("T")
 
 
@@ -93,7 +95,11 @@ def extract_fingerprint(
         partial(measure_case, description.labels, description.reader, description.channel_names),
         [(cases[i], identities[i]) for i in todo],
         label="fingerprint",
-        jobs=choose_jobs(jobs, items=max(1, len(todo)), bytes_per_job=_bytes_per_case(cases)),
+        jobs=choose_jobs(
+            jobs,
+            items=max(1, len(todo)),
+            bytes_per_job=_BYTES_PER_JOB + _BYTES_PER_VOXEL * largest_case(cases),
+        ),
         name=lambda item: item[0].id,
     )
     known |= {case.identity: case for case in measured}
@@ -153,12 +159,6 @@ def _identities(description: DatasetDescription, cases: Sequence[Case]) -> list[
     settings = [to_mapping(description.labels), description.reader, len(description.channel_names)]
     with ThreadPoolExecutor(cpu_count()) as pool:  # hashing releases the interpreter lock
         return [content_hash([files, settings]) for files in pool.map(case_identity, cases)]
-
-
-def _bytes_per_case(cases: Sequence[Case]) -> int:
-    """Guess the memory of a worker: files hold compressed integers, memory holds float32."""
-    largest = max((sum(f.stat().st_size for f in case.images) for case in cases), default=0)
-    return (1 << 28) + 20 * largest
 
 
 def _summarize(cases: Sequence[CaseFingerprint], required: str | None) -> Fingerprint:

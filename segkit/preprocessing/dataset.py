@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from segkit.dataset.cases import Case, case_identity
+from segkit.dataset.cases import Case, case_identity, largest_case
 from segkit.dataset.description import DatasetDescription
 from segkit.dataset.image_io import read_image, read_labels
 from segkit.errors import UserError
@@ -55,14 +55,15 @@ def preprocess_dataset(
     settings = _settings_hash(description, plan, configuration)
     work = [case for case in cases if not _is_fresh(store, case, settings)]
     if work:
-        voxels = max(_estimate_voxels(case) for case in work)
-        voxels = max(voxels, math.ceil(math.prod(plan.configuration(configuration).median_shape)))
+        voxels = max(
+            largest_case(work), math.ceil(math.prod(plan.configuration(configuration).median_shape))
+        )
         map_cases(
             partial(_preprocess_one, description, plan, configuration, store),
             work,
             label=f"preprocess {configuration}",
             jobs=choose_jobs(jobs, items=len(work), bytes_per_job=_BYTES_PER_VOXEL * voxels),
-            name=_case_id,
+            name=lambda case: case.id,
         )
     return len(work)
 
@@ -117,10 +118,6 @@ def _preprocess_one(
     store.save(case.id, made, schema=description.labels, source=source)
 
 
-def _case_id(case: Case) -> str:
-    return case.id
-
-
 def _settings_hash(description: DatasetDescription, plan: Plan, configuration: str) -> str:
     labels = to_mapping(description.labels)
     return content_hash([plan.preprocessing_hash(configuration), labels, description.reader])
@@ -164,17 +161,3 @@ def _remove_leftovers(store: PreprocessedStore, case_ids: Sequence[str]) -> None
     for path in store.folder.glob(".*.npy.*"):
         if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
             path.unlink(missing_ok=True)
-
-
-def _estimate_voxels(case: Case) -> int:
-    """Estimate voxels times channels from the file sizes, at two bytes a voxel."""
-    return sum(_unpacked_bytes(path) for path in case.images) // 2
-
-
-def _unpacked_bytes(path: Path) -> int:
-    """Size of a file; for a gzip file the size it states of its content (modulo 4 GiB)."""
-    if path.suffix != ".gz":
-        return path.stat().st_size
-    with path.open("rb") as stream:
-        stream.seek(max(path.stat().st_size - 4, 0))
-        return int.from_bytes(stream.read(4), "little")
