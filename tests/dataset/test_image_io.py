@@ -289,7 +289,7 @@ def test_whichever_affine_itk_takes_is_written(tmp_path, codes):
 
 @pytest.mark.parametrize(
     ("highest", "dtype"),
-    [(0, "uint8"), (254, "uint8"), (255, "uint16"), (65535, "uint16"), (65536, "int32")],
+    [(0, "uint8"), (255, "uint8"), (256, "uint16"), (65535, "uint16"), (65536, "int32")],
 )
 def test_smallest_type_that_holds_the_labels(tmp_path, highest, dtype):
     path = tmp_path / "a.nii.gz"

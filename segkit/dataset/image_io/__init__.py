@@ -109,8 +109,8 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None
 
     Args:
         path: Its ending chooses the format.
-        labels_zyx: (Z, Y, X), none negative. uint8, uint16 and int32 are stored as they are,
-            other types as the smallest of these that holds all values.
+        labels_zyx: (Z, Y, X), none negative. uint8 and uint16 are stored as they are, other types
+            as the smallest of uint8, uint16 and int32 that holds all values.
         geometry: As read from the input.
 
     Raises:
@@ -118,7 +118,7 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None
     """
     highest = int(labels_zyx.max(initial=0))
     dtype = np.uint8 if highest < 256 else np.uint16 if highest < 65536 else np.int32
-    kept = labels_zyx.dtype in (np.uint8, np.uint16, np.int32)
+    kept = labels_zyx.dtype in (np.uint8, np.uint16)
     labels = np.ascontiguousarray(labels_zyx, dtype=None if kept else dtype)
     ending = ending_of(path)
     try:
