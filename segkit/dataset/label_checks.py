@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 from segkit.dataset.problems import Problem, problem
@@ -191,4 +192,27 @@ ones, such as {json.dumps(example)}"
     if wrong := [value for value in order if not is_int(value) or value not in declared]:
         what = f"{wrong[0]!r} is not among the declared values {sorted(declared)}"
         return [problem("SK-D032", what, where=where, fix=fix)]
-    return []
+    regions = {name: v if isinstance(v, list) else [v] for name, v in entries.items()}
+    well_formed = all(is_int(value) for members in regions.values() for value in members)
+    return _check_painting(regions, order, where) if well_formed else []
+
+
+def _check_painting(
+    regions: Mapping[str, list[int]], order: list[int], where: str
+) -> list[Problem]:
+    """Check that painting the regions one over the other lets each of them be seen again."""
+    found = []
+    for (name, members), paint in zip(regions.items(), order, strict=True):
+        if paint not in members:
+            what = f"the region {name!r} is written as {paint}, which is not one of its classes"
+            fix = f"write it as one of {sorted(members)}, best as one that no region inside it has"
+            found.append(problem("SK-D036", what, where=where, fix=fix))
+    nested = sorted(regions, key=lambda name: -len(regions[name]))
+    paints = dict(zip(regions, order, strict=True))
+    fix = f"declare the regions in the order {', '.join(nested)}, from the outermost in, and write \
+regions_class_order {[paints[name] for name in nested]}"
+    for inner, outer in combinations(regions, 2):
+        if set(regions[inner]) < set(regions[outer]):
+            what = f"{outer!r} is painted after {inner!r}, which lies inside it, and hides it"
+            found.append(problem("SK-D035", what, where=where, fix=fix))
+    return found

@@ -43,6 +43,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-D032": ("error", "regions_class_order holds a value that no label declares"),
     "SK-D033": ("error", "a region is malformed"),
     "SK-D034": ("warning", "regions_class_order has no effect without regions"),
+    "SK-D035": ("error", "a region is painted over by the region around it"),
+    "SK-D036": ("error", "a region is written as a class it does not hold"),
     # files
     "SK-F001": ("error", "a folder is missing"),
     "SK-F002": ("error", "no training case was found"),

@@ -255,6 +255,8 @@ def test_regions_of_any_union_are_fine(content, dataset):
         ([0, 2, 5], ["SK-D032"]),
         ([1, 2, "5"], ["SK-D032"]),
         ([1, 2, True], ["SK-D032"]),
+        ([1, 1, 5], ["SK-D036"]),
+        ([2, 5, 5], []),
     ],
 )
 def test_regions_class_order(content, order, expected):
@@ -262,6 +264,16 @@ def test_regions_class_order(content, order, expected):
     if order == "absent":
         del broken["regions_class_order"]
     assert codes(broken) == expected
+
+
+def test_a_region_hidden_by_the_one_around_it_is_refused_with_the_right_order(content):
+    labels = {"background": 0, "core": [2, 5], "whole": [1, 2, 5], "enhancing": 5}
+    broken = {**content, "labels": labels, "regions_class_order": [2, 1, 5]}
+    (found,) = check_content(broken, "dataset.json")
+    assert found.code == "SK-D035"
+    assert "'whole' is painted after 'core'" in found.message
+    assert "whole, core, enhancing" in found.fix
+    assert "[1, 2, 5]" in found.fix
 
 
 @pytest.mark.parametrize("members", [[], [1, 1], [0, 1], [1, "2"], [1, -2]])
