@@ -95,6 +95,8 @@ class SamplingConfig:
     """Patches per step; null takes the plan's."""
     patch_size: tuple[int, ...] | None = None
     """Voxels in planned axis order; null takes the plan's."""
+    max_patch_voxels: int | None = None
+    """Shrink the planned patch to at most this many voxels, for small machines."""
     foreground_share: float = 0.33
     """Share of a batch whose patches are centred on a foreground voxel."""
 
@@ -102,6 +104,8 @@ class SamplingConfig:
         _check(self.batch_size is None or self.batch_size >= 1, "batch_size must be at least 1")
         size = self.patch_size or (1,)
         _check(min(size) >= 1, f"patch_size must be positive, got {list(size)}")
+        most = self.max_patch_voxels
+        _check(most is None or most >= 1, f"max_patch_voxels must be at least 1, got {most}")
         share = self.foreground_share
         _check(0 <= share <= 1, f"foreground_share must lie in [0, 1], got {share}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,8 +50,12 @@ class TrainingTask:
 
     @property
     def patch_size(self) -> tuple[int, ...]:
-        """The recipe's patch size, else the plan's."""
-        return self.recipe.sampling.patch_size or self.configured.patch_size
+        """The recipe's patch size, else the plan's, shrunk where the recipe says so."""
+        sampling, planned = self.recipe.sampling, self.configured
+        if sampling.patch_size is not None:
+            return sampling.patch_size
+        divisors = np.prod(np.asarray(planned.network.strides), axis=0).tolist()
+        return shrink_patch(planned.patch_size, divisors, sampling.max_patch_voxels)
 
     @property
     def batch_size(self) -> int:
@@ -60,6 +66,23 @@ class TrainingTask:
     def spatial(self) -> SpatialSettings:
         """Rotation range, dummy 2D and mirror axes for this patch."""
         return spatial_settings(self.patch_size, self.recipe.augment)
+
+
+def shrink_patch(
+    size: tuple[int, ...], divisors: Sequence[int], max_voxels: int | None
+) -> tuple[int, ...]:
+    """Take from the axis with most steps, a divisor at a time, until few enough voxels are left.
+
+    Every axis keeps two steps, two voxels at the lowest resolution, even if that is too many.
+    """
+    patch = list(size)
+    while max_voxels is not None and math.prod(patch) > max_voxels:
+        steps = [n / divisor for n, divisor in zip(patch, divisors, strict=True)]
+        axis = steps.index(max(steps))
+        if steps[axis] <= 2:
+            break
+        patch[axis] -= divisors[axis]
+    return tuple(patch)
 
 
 def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -> TrainingParts:

@@ -8,7 +8,7 @@ from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
-from segkit.training.setup import TrainingTask, build_parts
+from segkit.training.setup import TrainingTask, build_parts, shrink_patch
 
 STATISTICS = IntensityStatistics(
     mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
@@ -79,3 +79,17 @@ def test_weights_follow_from_seed_and_fold():
 def test_patches_the_network_cannot_halve_are_refused(size):
     with pytest.raises(UserError, match="multiples of 2 x 4 x 4"):
         build_parts(task(patch_size=size), None, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("size", "divisors", "most", "expected"),
+    [
+        ((128, 160, 112), (32, 32, 16), None, (128, 160, 112)),
+        ((128, 160, 112), (32, 32, 16), 10**9, (128, 160, 112)),
+        ((128, 160, 112), (32, 32, 16), 200_000, (64, 64, 48)),
+        ((16, 16), (8, 8), 1, (16, 16)),
+        ((20, 320, 256), (4, 64, 64), 1, (8, 128, 128)),
+    ],
+)
+def test_patches_shrink_step_by_step(size, divisors, most, expected):
+    assert shrink_patch(size, divisors, most) == expected
