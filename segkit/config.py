@@ -191,11 +191,20 @@ def load_recipe(name_or_file: str, settings: Iterable[str] = ()) -> Recipe:
         fix = f"{nearest(name_or_file, names)}; or give the path of a YAML file"
         raise UserError(f"no recipe {name_or_file!r}", where="--recipe", fix=fix)
     content = _read_yaml(path)
-    from_mapping(Recipe, content, source=path)
     content.setdefault("name", path.stem)
+    return apply_settings(from_mapping(Recipe, content, source=path), settings)
+
+
+def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """Return the recipe with ``key=value`` settings applied.
+
+    Raises:
+        UserError: unknown key, wrong type or value out of range.
+    """
+    content = to_mapping(recipe)
     for setting in settings:
         _apply(content, setting)
-    return from_mapping(Recipe, content, source=f"{path} with --set" if settings else path)
+    return from_mapping(Recipe, content, source="--set")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -217,7 +226,7 @@ def _apply(content: dict[str, Any], setting: str) -> None:
         raise UserError(f"expected key=value, got {setting!r}", where="--set", fix=fix)
     *sections, leaf = _resolve(key.strip()).split(".")
     for section in sections:
-        content = content.setdefault(section, {})
+        content = content[section]
     try:
         content[leaf] = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -153,7 +153,11 @@ class Train(TrainingChoice):
 
     configuration: str = _flag(help=_CONFIG_HELP, metavar="CONFIG")
     fold: str = _flag(
-        "--fold", help="0 to 4, or all (default 0)", default="0", type=fold, metavar="FOLD"
+        "--fold",
+        help="0 to 4, or all; beyond: a random 80:20 split (default 0)",
+        default="0",
+        type=fold,
+        metavar="FOLD",
     )
     resume: bool = _flag("--resume", help="go on from last.pt", default=False, action="store_true")
 
@@ -228,7 +232,11 @@ class Evaluate(Common):
         "-o", "--output", help="folder for the reports (default PRED)", type=Path, metavar="OUT"
     )
     metrics: tuple[str, ...] = _flag(
-        "--metrics", help="which metrics (default: overlap and volumes)", default=(), nargs="+"
+        "--metrics",
+        help="dice iou precision recall hd95_mm assd_mm nsd volume_ref_ml volume_pred_ml "
+        "(default: all but distances)",
+        default=(),
+        nargs="+",
     )
     nsd_tolerance_mm: float = _flag(
         "--nsd-tolerance-mm", help="tolerance of nsd (default 1)", default=1.0, type=float

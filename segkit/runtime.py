@@ -59,7 +59,7 @@ def progress(
             log.info("%s: %d of %s", label, count, "?" if total is None else total)
             told = time.monotonic()
     if closing_line:
-        log.info("%s: %d done", label, count)
+        log.info("%s: %d of %d", label, count, count if total is None else total)
 
 
 def resolve_device(name: str) -> torch.device:

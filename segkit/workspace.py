@@ -61,11 +61,11 @@ def find_dataset(name: str, raw_folders: Sequence[Path]) -> Path:
     matches = [f for f in found if f.name == name or (prefix and f.name.startswith(prefix))]
     if len({f.name for f in matches}) == 1:
         return matches[0].resolve()
-    searched = ", ".join(map(str, raw_folders)) or "nowhere ($nnUNet_raw is not set)"
+    searched = ", ".join(map(str, raw_folders))
     if matches:
         names = ", ".join(f.name for f in matches)
         raise UserError(f"{name!r} means several datasets: {names}", fix="give the full name")
-    fix = "give the path of a folder that holds dataset.json"
+    fix = "give the path of a folder that holds dataset.json, or set $nnUNet_raw to where it lies"
     if found:
         fix += f"; {nearest(name, [f.name for f in found])}"
     raise UserError(f"no dataset {name!r}", where=f"searched in {searched}", fix=fix)

@@ -115,6 +115,13 @@ def test_a_copied_model_folder_predicts_alike_and_probabilities_fit(trained, mod
     assert (shares.argmax(0) == labels).mean() > 0.999
 
 
+def test_outputs_that_would_mix_with_inputs_are_refused(trained, model, tmp_path):
+    raw, _ = trained
+    predict = ("predict", "-m", model, "-i", raw / "imagesTs")
+    assert "holds the input" in segkit(*predict, "-o", raw / "imagesTs", code=1).stderr
+    assert "not a file" in segkit(*predict, "-o", tmp_path / "a.nii.gz", code=2).stderr
+
+
 def test_evaluation_writes_table_summary_and_report(trained, tmp_path):
     raw, _ = trained
     done = segkit(
@@ -144,13 +151,15 @@ def test_resuming_extends_a_run_and_refuses_other_settings(trained, tmp_path):
     raw, work = trained
     shutil.copytree(work, tmp_path / "work")
     train = (
-        *("train", raw, "3d_fullres", "-w", tmp_path / "work", "--recipe", "debug"),
-        *("--resume", *SMALL, "final_validation=false"),
+        *("train", raw, "3d_fullres", "-w", tmp_path / "work", "--recipe", "debug", "--resume"),
+        *("--set", "final_validation=false"),
     )
     assert "optimizer.learning_rate" in segkit(*train, "learning_rate=0.5", code=1).stderr
     segkit(*train, "epochs=3")
     log = tmp_path / "work" / raw.name / "models/default_3d_fullres_debug/fold_0/log.jsonl"
     assert [json.loads(x)["epoch"] for x in log.read_text().splitlines()] == [1, 2, 3]
+    # Without --set the run keeps the three epochs it was extended to, and has nothing left to do.
+    assert "trained 3 epochs" in segkit(*train).stdout
 
 
 def test_a_time_budget_ends_in_time_with_a_final_checkpoint(trained):
@@ -235,7 +244,7 @@ def test_stale_data_is_noticed(trained, tmp_path):
     train = ("train", copy, "3d_fullres", "-w", tmp_path / "work", "--recipe", "debug", "--fold", 1)
     assert "demo_002" in segkit(*train, code=1).stderr
     done = segkit("preprocess", copy, "-w", tmp_path / "work", "-c", "3d_fullres")
-    assert "1 cases preprocessed, 5 unchanged" in done.stdout
+    assert "1 case(s) preprocessed, 5 unchanged" in done.stdout
 
 
 def test_run_does_everything_and_keeps_trained_folds(trained, tmp_path):

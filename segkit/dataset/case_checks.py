@@ -47,7 +47,7 @@ class Findings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Grid:
+class Grid:
     """The grid of one file."""
 
     file: Path
@@ -58,7 +58,7 @@ class _Grid:
 def check_case(expected: Expectations, case: Case) -> Findings:
     """Read all files of a case and return everything that is wrong with them."""
     problems: list[Problem] = []
-    grids: list[_Grid] = []
+    grids: list[Grid] = []
     channels = 0
     for file in case.images:
         try:
@@ -67,7 +67,7 @@ def check_case(expected: Expectations, case: Case) -> Findings:
             problems.append(_unreadable(error, file, case))
             continue
         channels += volume.array.shape[0]
-        grids.append(_Grid(file=file, shape=volume.shape, geometry=volume.geometry))
+        grids.append(Grid(file=file, shape=volume.shape, geometry=volume.geometry))
         problems += _check_voxels(volume.array, file, case)
     if len(grids) == len(case.images) and channels != expected.channels:
         what = f"the case has {channels} channels; dataset.json declares {expected.channels}"
@@ -82,11 +82,11 @@ def check_case(expected: Expectations, case: Case) -> Findings:
         except UserError as error:
             problems.append(_unreadable(error, case.label, case))
         else:
-            grids.append(_Grid(file=case.label, shape=labels.shape, geometry=labels.geometry))
+            grids.append(Grid(file=case.label, shape=labels.shape, geometry=labels.geometry))
             found, values = _check_labels(labels, expected.labels, case.label, case)
             problems += found
     for other in grids[1:]:
-        problems += _compare(other, grids[0], case)
+        problems += compare_grids(other, grids[0], case)
     return Findings(problems=tuple(problems), values=values, orientation=orientation)
 
 
@@ -112,8 +112,8 @@ def _check_voxels(array: np.ndarray, file: Path, case: Case) -> list[Problem]:
     return found
 
 
-def _compare(other: _Grid, first: _Grid, case: Case) -> list[Problem]:
-    """Compare a file's grid with that of the first image."""
+def compare_grids(other: Grid, first: Grid, case: Case) -> list[Problem]:
+    """Return the problems of a file whose grid differs from that of the first image."""
     told = partial(problem, where=other.file, case=case.id)
     if other.shape != first.shape:
         fix = "resample the file onto the grid of the first image (labels: nearest neighbour)"
@@ -180,6 +180,13 @@ def _check_labels(
             what = f"undeclared values: {_listing(whole[unknown], counts[unknown])}"
             fix = _undeclared_fix(whole[unknown], whole, schema)
             found.append(told("SK-V003", what, fix=fix))
+        announced = UNANNOUNCED_IGNORE in schema.ignore_values
+        if not announced and (marked := counts[whole == UNANNOUNCED_IGNORE]).size:
+            what = (
+                f"{marked[0]} label voxels are -1; they are read as ignore (nobody annotated them)"
+            )
+            fix = 'if that is meant, say so with "ignore_label": -1; else correct the file'
+            found.append(told("SK-V008", what, fix=fix))
     return found, frozenset(whole.tolist())
 
 

@@ -131,6 +131,7 @@ class LabelSchema:
         listing = ", ".join(
             f"{v} ({n} voxels)" for v, n in zip(found[:10], counts[:10], strict=True)
         )
+        listing += f" and {len(found) - 10} more" if len(found) > 10 else ""
         return UserError(
             f"label values not declared in dataset.json: {listing}",
             where=source,

@@ -74,6 +74,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-V005": ("warning", "a constant image"),
     "SK-V006": ("warning", "a declared class never occurs"),
     "SK-V007": ("warning", "label values were not checked"),
+    "SK-V008": ("warning", "-1 in a label file without an announced ignore label"),
 }
 """Code -> (severity, meaning). Codes are never reused for another meaning."""
 
@@ -135,4 +136,6 @@ def raise_errors(problems: Iterable[Problem], *, where: object) -> None:
     if errors:
         lines = (f"[{e.code}] {e.message}\n  where: {e.where}\n  fix:   {e.fix}" for e in errors)
         what = f"{len(errors)} problems\n" + "\n".join(lines)
-        raise UserError(what, where=where, fix="mend each as told above")
+        raise UserError(
+            what, where=where, fix="mend these; 'segkit validate' checks all the rest too"
+        )

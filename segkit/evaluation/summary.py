@@ -90,7 +90,8 @@ def evaluate_folders(
     pairs, not_predicted = pair_files(pred_dir, ref_dir, description.label_ending)
     if not_predicted:
         count, total = len(not_predicted), len(not_predicted) + len(pairs)
-        log.info("%d of %d references have no prediction, in %s", count, total, ref_dir)
+        text = "note: %d of %d references have no prediction and are left out, in %s"
+        log.info(text, count, total, ref_dir)
     return evaluate_pairs(
         pairs,
         description,

@@ -54,8 +54,8 @@ def mean_and_std(statistics: Statistics, metric: str) -> str:
 
 
 def interval(statistics: Statistics, metric: str) -> str:
-    """Format the 95% interval of the mean, or ``n/a``."""
-    if statistics.ci95 is None:
+    """Format the 95% interval of the mean, or ``n/a`` where fewer than two cases tell of it."""
+    if statistics.ci95 is None or statistics.n < 2:
         return "n/a"
     low, high = statistics.ci95
     return f"[{number(low, metric)}, {number(high, metric)}]"
@@ -102,7 +102,8 @@ def _row(name: str, target: Mapping[str, Statistics], metrics: Sequence[str]) ->
 
 def _last_row(summary: Summary, metrics: Sequence[str]) -> Row:
     first, *others = (number(summary.foreground_mean[metric], metric) for metric in metrics)
-    return ["foreground mean", first, "", "", *others, ""]
+    over = " (regions)" if summary.regions else ""
+    return [f"foreground mean{over}", first, "", "", *others, ""]
 
 
 def _align(rows: list[Row]) -> str:

@@ -124,6 +124,8 @@ def update_fingerprint(
         except UserError as error:
             log.warning("%s is made again: %s", path, error.what)
     fingerprint = extract_fingerprint(description, cases, jobs=jobs, previous=previous)
+    for note in (note for case in fingerprint.cases for note in case.notes):
+        log.warning("%s", note)
     if fingerprint != previous:
         made_from = _source_hash(description, [case.identity for case in fingerprint.cases])
         save_fingerprint(path, fingerprint, made_from=made_from)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from segkit.dataset.case_checks import Grid, compare_grids
 from segkit.dataset.cases import Case
 from segkit.dataset.image_io import read_image, read_labels
 from segkit.dataset.labels import LabelSchema
@@ -39,6 +40,8 @@ class CaseFingerprint:
     intensities: tuple[CaseIntensities, ...] = ()
     """One a channel, over labelled voxels, or over all valid ones of a case without any; empty
     where the case has neither."""
+    notes: tuple[str, ...] = ()
+    """What to warn about: origins or directions of image and label that differ."""
     identity: str = ""
     """Hash of the files and settings it was measured from."""
 
@@ -52,8 +55,10 @@ def measure_case(
     """Measure one case as stored; runs in a worker process."""
     case, identity = item
     volume = read_image(case.images, reader)
-    indices = _read_indices(case, labels, reader)
-    _check(case, volume, indices, channel_names)
+    label = _read_labels(case, reader)
+    notes = _compare(case, volume, label)
+    indices = labels.encode(label.array[0], source=case.label)
+    _check(case, volume, channel_names)
     image = volume.array
     valid = nonzero_mask(image)
     labelled = (indices > 0) & (indices < labels.ignore_index)
@@ -67,6 +72,7 @@ def measure_case(
         labelled_voxels=int(labelled.sum()),
         labelled_in_zero=int((labelled & ~valid).sum()),
         intensities=_intensities(image, counted),
+        notes=notes,
         identity=identity,
     )
 
@@ -77,25 +83,33 @@ def _intensities(image: np.ndarray, counted: np.ndarray) -> tuple[CaseIntensitie
     return tuple(summarize_case(channel[counted]) for channel in image)
 
 
-def _read_indices(case: Case, labels: LabelSchema, reader: str | None) -> np.ndarray:
+def _read_labels(case: Case, reader: str | None) -> Volume:
     if case.label is None:
         raise UserError("the case has no label file", where=case.id, fix="add it to labelsTr")
-    return labels.encode(read_labels(case.label, reader).array[0], source=case.label)
+    return read_labels(case.label, reader)
 
 
-def _check(case: Case, volume: Volume, indices: np.ndarray, channel_names: tuple[str, ...]) -> None:
+def _compare(case: Case, volume: Volume, label: Volume) -> tuple[str, ...]:
+    """Refuse a label on another grid than its image; return what is merely suspicious."""
+    assert case.label is not None
+    image, other = (
+        Grid(file=file, shape=part.shape, geometry=part.geometry)
+        for file, part in ((case.images[0], volume), (case.label, label))
+    )
+    problems = compare_grids(other, image, case)
+    if errors := [found for found in problems if found.severity == "error"]:
+        first = errors[0]
+        raise UserError(f"[{first.code}] {first.message}", where=first.where, fix=first.fix)
+    return tuple(f"[{found.code}] {found.message} ({found.where})" for found in problems)
+
+
+def _check(case: Case, volume: Volume, channel_names: tuple[str, ...]) -> None:
     channels = len(volume.array)
     if channels != len(channel_names):
         raise UserError(
             f"the image has {channels} channel(s), dataset.json names {len(channel_names)}",
             where=case.images[0],
             fix="make channel_names and the files agree",
-        )
-    if indices.shape != volume.shape:
-        raise UserError(
-            f"the label has shape {indices.shape}, the image {volume.shape} (z, y, x)",
-            where=case.label,
-            fix="resample the label onto the grid of the image",
         )
     if not np.isfinite(volume.array).all():
         what = "the image holds NaN or infinite values"

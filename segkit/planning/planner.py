@@ -149,6 +149,8 @@ def _plan_space(fingerprint: Fingerprint, wanted_mm: Spacing | None) -> _Space:
         spacing, reason = _checked(wanted_mm), "as asked for"
     median = median_shape(spacings, shapes, spacing)
     transpose = slice_axis_first(spacing, median)
+    planes = all(shape[0] == 1 for shape in shapes)
+    grid = f"{times(spacing[1:])} (y, x)" if planes else f"{times(spacing)} (z, y, x)"
     order = ", ".join(AXES[axis] for axis in transpose)
     return _Space(
         spacing_mm=tuple(spacing[axis] for axis in transpose),
@@ -156,7 +158,7 @@ def _plan_space(fingerprint: Fingerprint, wanted_mm: Spacing | None) -> _Space:
         cases=len(cases),
         transpose=transpose,
         reasons=(
-            f"spacing {times(spacing)} mm (z, y, x): {reason}",
+            f"spacing {grid} mm: {reason}",
             f"axis order {order}: the axis with the largest spacing comes first",
         ),
     )

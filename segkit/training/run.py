@@ -76,7 +76,7 @@ def train_fold(
         UserError: the folder holds a trained fold, or nothing to resume from; the loss diverged.
     """
     _check_folder(folder, run)
-    record = _begin(task, source, run) if not run.resume else _read_record(task, folder, run)
+    record = _begin(task, source, run) if not run.resume else _continued(task, folder, run)
     parts = build_parts(replace(task, recipe=record.resolved), source, run.device)
     state = TrainingState()
     if run.resume:
@@ -154,15 +154,24 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _read_record(task: TrainingTask, folder: Path, run: RunSettings) -> RunRecord:
-    """Go on with what was settled at the beginning; only schedule and budget may change."""
+def read_record(folder: Path) -> RunRecord:
+    """Read ``recipe.json`` of a fold.
+
+    Raises:
+        UserError: missing or damaged.
+    """
     path = folder / "recipe.json"
-    record = from_mapping(RunRecord, read_json(path), source=path)
+    return from_mapping(RunRecord, read_json(path), source=path)
+
+
+def _continued(task: TrainingTask, folder: Path, run: RunSettings) -> RunRecord:
+    """Go on with what was settled at the beginning; only schedule and budget may change."""
+    record = read_record(folder)
     if changed := _changed(to_mapping(record.requested), to_mapping(task.recipe)):
         raise UserError(
             f"the run was begun with other values of {', '.join(changed)}",
-            where=path,
-            fix="resume with the same recipe and --set (only schedule may differ)",
+            where=folder / "recipe.json",
+            fix="leave these out; only schedule may change when a run goes on",
         )
     return RunRecord(
         requested=task.recipe,

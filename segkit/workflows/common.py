@@ -12,6 +12,7 @@ from segkit.dataset.description import DatasetDescription, load_description
 from segkit.errors import UserError
 from segkit.planning.fingerprint import load_fingerprint
 from segkit.planning.plan import Plan, load_plan
+from segkit.planning.presets import planner_settings
 from segkit.workspace import Workspace, find_dataset
 
 
@@ -69,6 +70,7 @@ def read_plan(dataset: OpenDataset, planner: str) -> Plan:
     """
     path = dataset.workspace.plan(planner)
     if not path.is_file():
+        planner_settings(planner)
         folder = dataset.description.folder
         fix = f"run 'segkit plan_and_preprocess {folder}' with the same --workdir and --planner"
         raise UserError("this dataset is not planned yet", where=path, fix=fix)

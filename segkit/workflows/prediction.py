@@ -11,6 +11,7 @@ import torch
 from segkit import options as opt
 from segkit.dataset.cases import Case, images_to_predict
 from segkit.dataset.description import DatasetDescription, load_description
+from segkit.dataset.image_io import KNOWN_ENDINGS
 from segkit.errors import UsageError, UserError
 from segkit.evaluation.case import CasePair
 from segkit.evaluation.summary import Summary, evaluate_folders, evaluate_pairs, save_summary
@@ -26,6 +27,8 @@ from segkit.workspace import find_dataset
 
 def predict(options: opt.Predict) -> Outcome:
     """Segment images; see :class:`segkit.options.Predict`."""
+    if options.output.name.lower().endswith(KNOWN_ENDINGS):
+        raise UsageError("-o is a folder, not a file", where=options.output, fix="give a folder")
     predictor = load_predictor(
         _model_folder(options),
         options.folds,
@@ -36,7 +39,7 @@ def predict(options: opt.Predict) -> Outcome:
     )
     cases = images_to_predict(options.inputs, predictor.model.description)
     predict_cases(predictor, cases, options.output, keep_probabilities=options.save_probabilities)
-    return Outcome(text=f"{len(cases)} cases predicted, in {options.output}")
+    return Outcome(text=f"predicted {len(cases)} case(s), in {options.output}")
 
 
 def load_predictor(
@@ -86,6 +89,9 @@ def predict_cases(
     if overwritten := inputs & set(targets.values()):
         where = sorted(overwritten)[0]
         raise UserError("the output would overwrite an input", where=where, fix="change -o")
+    if output.resolve() in {path.parent for path in inputs}:
+        fix = "choose a folder of its own for the label maps with -o"
+        raise UserError("the output folder holds the input images", where=output, fix=fix)
     output.mkdir(parents=True, exist_ok=True)
 
     def work(case: Case) -> None:

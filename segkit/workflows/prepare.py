@@ -70,5 +70,5 @@ def _preprocess(dataset: OpenDataset, made: Plan, options: opt.Preprocess | opt.
             dataset.description, dataset.cases, made, name, folder, jobs=options.jobs
         )
         kept = len(dataset.cases) - redone
-        lines.append(f"{name}: {redone} cases preprocessed, {kept} unchanged, in {folder}")
+        lines.append(f"{name}: {redone} case(s) preprocessed, {kept} unchanged, in {folder}")
     return "\n".join(lines)

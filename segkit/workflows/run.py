@@ -16,6 +16,7 @@ from segkit.workflows.common import OpenDataset, Outcome, open_dataset, read_pla
 from segkit.workflows.prediction import evaluate, evaluate_cases, predict
 from segkit.workflows.prepare import plan, preprocess, validate
 from segkit.workflows.training import (
+    continued_task,
     make_task,
     model_folder,
     open_splits,
@@ -51,7 +52,8 @@ def run(options: opt.Run) -> Outcome:
     model = folder.parent.parent
     pairs = list(predicted.values())
     table = evaluate_cases(dataset.description, pairs, model / "crossval", jobs=options.jobs)
-    return Outcome(text=table)
+    title = f"cross-validation over {len(pairs)} cases, each predicted by the fold without it"
+    return Outcome(text=f"{title}\n{table}")
 
 
 def _best_planned(made: Plan) -> str:
@@ -70,6 +72,9 @@ def _run_fold(
         log.info("fold %s is trained already; kept (--overwrite trains it anew)", fold)
     else:
         resume = (folder / f"fold_{fold}" / "last.pt").exists() and not options.overwrite
+        if resume:
+            task = continued_task(dataset, task, options)
+        log.info("fold %s: training on %d cases", fold, len(task.split.train))
         log.info("%s", train_task(dataset, task, now, resume=resume))
     log.info("%s", validate_fold(dataset, task, options))
     output = validation_folder(folder, fold)

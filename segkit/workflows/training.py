@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from segkit import options as opt
-from segkit.config import load_recipe
+from segkit.config import apply_settings, load_recipe
 from segkit.dataset.cases import Case
 from segkit.dataset.splits import Split, load_or_make_splits, split_for_fold
 from segkit.inference.model import ModelSettings, save_model
@@ -14,7 +15,7 @@ from segkit.inference.predictor import PredictionSettings
 from segkit.preprocessing.dataset import open_fresh
 from segkit.report.progress_png import draw_progress
 from segkit.runtime import log, prepare_torch, resolve_device
-from segkit.training.run import RunSettings, train_fold
+from segkit.training.run import RunSettings, read_record, train_fold
 from segkit.training.setup import Fold, TrainingTask
 from segkit.workflows.common import OpenDataset, Outcome, open_dataset, read_plan
 from segkit.workflows.prediction import evaluate_cases, load_predictor, predict_cases
@@ -24,6 +25,8 @@ def train(options: opt.Train) -> Outcome:
     """Train one fold; see :class:`segkit.options.Train`."""
     dataset = open_dataset(options)
     task = make_task(dataset, options, options.configuration, options.fold)
+    if options.resume:
+        task = continued_task(dataset, task, options)
     text = train_task(dataset, task, options, resume=options.resume)
     if not task.recipe.final_validation:
         return Outcome(text=text)
@@ -53,6 +56,20 @@ def make_task(
         fold=chosen,
         recipe=load_recipe(options.recipe, options.settings),
     )
+
+
+def continued_task(
+    dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice
+) -> TrainingTask:
+    """Return the task with the recipe its run began with, and today's ``--set`` on top.
+
+    The task is returned as it is where no run began.
+    """
+    fold_folder = model_folder(dataset, task) / f"fold_{task.fold}"
+    if not (fold_folder / "recipe.json").exists():
+        return task
+    begun = read_record(fold_folder).requested
+    return replace(task, recipe=apply_settings(begun, options.settings))
 
 
 def open_splits(dataset: OpenDataset) -> tuple[Split, ...]:

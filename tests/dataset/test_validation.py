@@ -132,10 +132,14 @@ def test_255_among_classes_may_be_ignore(dataset, put):
     assert '"ignore_label": 255' in only(dataset, "SK-V003").fix
 
 
-def test_declared_and_unannounced_ignore_values_are_fine(dataset, put, rewrite):
+def test_declared_ignore_values_are_fine_and_unannounced_ones_are_told(dataset, put, rewrite):
     rewrite(ignore_label=[9])
     put("labelsTr", "a", labels(1, 2, 9).astype(np.int16))
-    put("labelsTr", "b", np.where(labels(1, 2) == 0, -1, 1).astype(np.int16))
+    marked = np.where(labels(1, 2) == 0, -1, 1).astype(np.int16)
+    put("labelsTr", "b", marked)
+    found = only(dataset, "SK-V008")
+    assert f"{(marked == -1).sum()} label voxels are -1" in found.message
+    rewrite(ignore_label=[9, -1])
     assert codes(dataset) == []
 
 

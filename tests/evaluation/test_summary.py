@@ -180,7 +180,7 @@ def test_references_without_prediction_are_told(dataset, messages):
     cases = {**TWO, "late": (None, [[0, 0, 0, 0]])}
     summary = evaluate(*dataset(cases))
     assert summary.not_predicted == ("late",)
-    assert messages(logging.INFO)[0].startswith("1 of 3 references have no prediction")
+    assert messages(logging.INFO)[0].startswith("note: 1 of 3 references have no prediction")
 
 
 def test_predictions_without_reference_are_refused_by_name(dataset):

@@ -239,7 +239,20 @@ def test_too_few_channels(folder):
 def test_image_and_label_of_different_shape(folder):
     image, label = random_case(0)
     write_case(folder, "a", image, label[1:])
-    assert refused(folder) == "the label has shape (5, 8, 10), the image (6, 8, 10) (z, y, x)"
+    assert refused(folder).startswith(
+        "[SK-G001] shape (5, 8, 10) (z, y, x) differs from (6, 8, 10)"
+    )
+
+
+def test_a_label_that_lies_elsewhere_is_noted(folder):
+    write_case(folder, "a", *random_case(0))
+    path = folder / "labelsTr" / "a.nii.gz"
+    label = sitk.ReadImage(str(path))
+    label.SetOrigin((5.0, 5.0, 5.0))
+    sitk.WriteImage(label, str(path))
+    (case,) = extract_fingerprint(*write_json(folder), jobs=1).cases
+    assert len(case.notes) == 1
+    assert case.notes[0].startswith("[SK-G003] the origin lies 8.66 voxels")
 
 
 def test_values_that_are_not_finite(folder):
