@@ -1,4 +1,4 @@
-"""The one error a user ever sees, and the helper that guesses what they meant."""
+"""The one error a user ever sees, and a guess at what they meant."""
 
 from __future__ import annotations
 
