@@ -18,6 +18,12 @@ def _flag(*names: str, help: str, default: Any = None, **argparse: Any) -> Any:
     return field(default=default, metadata={"names": names, "help": help, **argparse})
 
 
+def _workdir(default: str) -> Any:
+    """Describe the work folder, which the environment may name too."""
+    text = f"folder for all that segkit makes (default $SEGKIT_WORKDIR or ./{default})"
+    return _flag("-w", "--workdir", help=text, default=Path(default), type=Path, metavar="DIR")
+
+
 def duration(text: str) -> float:
     """Read ``90s``, ``30m``, ``1h30m``, ``2h`` or plain minutes; returns seconds.
 
@@ -47,14 +53,7 @@ def fold(text: str) -> str:
 class Common:
     """Options of all commands."""
 
-    workdir: Path = _flag(
-        "-w",
-        "--workdir",
-        help="folder for all that segkit makes (default $SEGKIT_WORKDIR or ./segkit_work)",
-        default=Path("segkit_work"),
-        type=Path,
-        metavar="DIR",
-    )
+    workdir: Path = _workdir("segkit_work")
     device: str = _flag("--device", help="auto, cpu, cuda, cuda:N or mps", default="auto")
     jobs: int | None = _flag(
         "-j",
@@ -271,14 +270,7 @@ class Demo(Common):
     The dataset lies in raw/Dataset999_Demo of the work folder, where other commands find it.
     """
 
-    workdir: Path = _flag(
-        "-w",
-        "--workdir",
-        help="folder for all that segkit makes (default $SEGKIT_WORKDIR or ./segkit_demo)",
-        default=Path("segkit_demo"),
-        type=Path,
-        metavar="DIR",
-    )
+    workdir: Path = _workdir("segkit_demo")
     time_budget: float = _flag(
         "--time-budget", help=_BUDGET_HELP, default=240.0, type=duration, metavar="TIME"
     )

@@ -10,9 +10,10 @@ import numpy as np
 
 from segkit.dataset.image_io import read_labels
 from segkit.dataset.labels import BACKGROUND, INVALID, LabelSchema
+from segkit.dataset.nonzero import bounding_box, box_slices
 from segkit.errors import UserError
 from segkit.evaluation.overlap import Scores, as_classes, confusion_matrix, overlap_scores
-from segkit.evaluation.surface import SURFACE_METRICS, bounding_box, surface_scores
+from segkit.evaluation.surface import SURFACE_METRICS, surface_scores
 from segkit.files import file_hash
 from segkit.types import Geometry, Spacing, Volume
 
@@ -131,7 +132,7 @@ def _surfaces(
         return [dict.fromkeys(SURFACE_METRICS) for _ in members]
     # Many small targets in a large image: look only where there are any. The slice axis stays
     # whole, for its length tells a plane from a volume.
-    box = (slice(None), *bounding_box(foreground)[1:])
+    box = (slice(None), *box_slices(bounding_box(foreground)[1:]))
     tolerance = settings.nsd_tolerance_mm
     return [
         surface_scores(target[ref[box]], target[pred[box]], spacing_mm, tolerance_mm=tolerance)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from segkit.dataset.nonzero import bounding_box, box_slices
 from segkit.evaluation.overlap import Scores
 
 SURFACE_METRICS = ("hd95_mm", "assd_mm", "nsd")
@@ -55,21 +56,11 @@ def surface_distances(
     if not (mask_ref.any() and mask_pred.any()):
         return None
     is_plane = mask_ref.shape[0] == 1
-    box = bounding_box(mask_ref | mask_pred)
+    box = box_slices(bounding_box(mask_ref | mask_pred))
     border_ref, border_pred = (_border(mask[box], is_plane) for mask in (mask_ref, mask_pred))
     to_ref = ndimage.distance_transform_edt(~border_ref, sampling=spacing_mm)
     to_pred = ndimage.distance_transform_edt(~border_pred, sampling=spacing_mm)
     return SurfaceDistances(ref_to_pred_mm=to_pred[border_ref], pred_to_ref_mm=to_ref[border_pred])
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Return the smallest box that holds every true voxel of a mask that is not empty."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        (inside,) = np.nonzero(mask.any(axis=others))
-        box.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    return tuple(box)
 
 
 def _border(mask: np.ndarray, is_plane: bool) -> np.ndarray:
