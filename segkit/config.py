@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,8 @@ class ScheduleConfig:
     epochs: int = 1000
     iterations_per_epoch: int = 250
     validation_iterations: int = 50
-    """Patch batches of the online validation after every epoch."""
+    """Patch batches of the online validation after every epoch; 0 for none. There are more where
+    so few cannot show every target."""
     checkpoint_every_minutes: float = 5.0
     """``last.pt`` is written at the end of an epoch once this much time has passed."""
 
@@ -78,6 +80,14 @@ class LossConfig:
     deep_supervision: bool = True
     invalid_voxels: Literal["masked", "background"] = "masked"
     """Leave invalid (-1) voxels out of the loss, or train them as background as nnU-Net does."""
+    class_weights: Literal["auto"] | dict[str, float] | None = None
+    """Weight of classes, background included (softmax), or of regions or structures (sigmoid) in
+    both terms; those left out weigh 1. auto: rare ones more, from the fingerprint."""
+    cross_entropy: Literal["plain", "focal", "topk"] = "plain"
+    """focal: hard voxels weigh more; topk: only the hardest count."""
+    focal_gamma: float = 2.0
+    topk_percent: float = 10.0
+    """Share of the voxels that counts with topk."""
 
     def __post_init__(self) -> None:
         for name in ("dice_weight", "cross_entropy_weight", "dice_smooth"):
@@ -85,6 +95,17 @@ class LossConfig:
             _check(value >= 0, f"{name} must not be negative, got {value}")
         total = self.dice_weight + self.cross_entropy_weight
         _check(total > 0, "dice_weight and cross_entropy_weight must not both be 0")
+        given = self.class_weights
+        for name, weight in given.items() if isinstance(given, dict) else ():
+            fits = 0 <= weight < math.inf
+            _check(fits, f"class_weights must be 0 or more, got {weight} for {name!r}")
+        gamma, percent = self.focal_gamma, self.topk_percent
+        _check(0 <= gamma < math.inf, f"focal_gamma must not be negative, got {gamma}")
+        _check(0 < percent <= 100, f"topk_percent must lie in (0, 100], got {percent}")
+        for kind, name in (("focal", "focal_gamma"), ("topk", "topk_percent")):
+            changed = getattr(self, name) != self.__dataclass_fields__[name].default
+            fits = self.cross_entropy == kind or not changed
+            _check(fits, f"{name} has no effect unless cross_entropy is {kind}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +120,11 @@ class SamplingConfig:
     """Shrink the planned patch to at most this many voxels, for small machines."""
     foreground_share: float = 0.33
     """Share of a batch whose patches are centred on a foreground voxel."""
+    class_weights: dict[str, float] | None = None
+    """Relative chance of each target (class, region or structure) to be the foreground a patch is
+    centred on, among those present in the case; 1 where none is given, 0 is never."""
+    case_weights: dict[str, float] | None = None
+    """Relative chance of each training case to be drawn; 1 where none is given, 0 is never."""
 
     def __post_init__(self) -> None:
         _check(self.batch_size is None or self.batch_size >= 1, "batch_size must be at least 1")
@@ -108,6 +134,11 @@ class SamplingConfig:
         _check(most is None or most >= 1, f"max_patch_voxels must be at least 1, got {most}")
         share = self.foreground_share
         _check(0 <= share <= 1, f"foreground_share must lie in [0, 1], got {share}")
+        for key in ("class_weights", "case_weights"):
+            for name, weight in (getattr(self, key) or {}).items():
+                _check(
+                    0 <= weight < math.inf, f"{key} must be 0 or more, got {weight} for {name!r}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,25 +259,33 @@ def _apply(content: dict[str, Any], setting: str) -> None:
     for section in sections:
         content = content[section]
     try:
-        content[leaf] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"cannot read the value of {setting!r}", where="--set") from None
+    if isinstance(value, dict) and None in value.values():
+        fix = "write a space after every colon and quote the whole: --set 'key={name: 2}'"
+        raise UserError(f"a name without a value in {setting!r}", where="--set", fix=fix)
+    content[leaf] = value
 
 
 def _resolve(key: str) -> str:
     """Return the full dotted key for a full or unambiguous last name."""
-    keys = list(_dotted_keys(to_mapping(Recipe())))
+    keys = list(_dotted_keys(Recipe()))
     if key in keys:
         return key
     matches = [full for full in keys if full.split(".")[-1] == key]
     if len(matches) == 1:
         return matches[0]
+    if matches:
+        what = f"the key {key!r} stands for {' and '.join(matches)}"
+        raise UserError(what, where="--set", fix="write one of them in full")
     raise UserError(f"unknown key {key!r}", where="--set", fix=nearest(key, keys))
 
 
-def _dotted_keys(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from _dotted_keys(value, f"{prefix}{key}.")
+def _dotted_keys(section: Any, prefix: str = "") -> Iterable[str]:
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _dotted_keys(value, f"{prefix}{field.name}.")
         else:
-            yield f"{prefix}{key}"
+            yield f"{prefix}{field.name}"

@@ -49,5 +49,12 @@ def _rebuild(cls: type[UserError], what: str, where: object, fix: str | None) ->
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest choice, else a list of all choices."""
     choices = sorted(choices)
-    match = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
-    return f"did you mean {match[0]!r}?" if match else f"valid names: {', '.join(choices)}"
+    match = closest(name, choices)
+    return f"valid names: {', '.join(choices)}" if match is None else f"did you mean {match!r}?"
+
+
+def closest(name: str, choices: Iterable[str], likeness: float = 0.6) -> str | None:
+    """Return the choice most like a name, capitals aside; None where none is so much alike."""
+    names = {choice.casefold(): choice for choice in choices}
+    match = difflib.get_close_matches(str(name).casefold(), names, n=1, cutoff=likeness)
+    return names[match[0]] if match else None

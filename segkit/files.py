@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 
 from segkit import __version__
 from segkit.errors import UserError
+from segkit.json_text import parse_json
 
 
 @contextlib.contextmanager
@@ -32,6 +34,33 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary neighbour of ``path`` to fill, and rename it into place once it is complete.
+
+    A folder that is there already is replaced with all that is in it. An exception leaves the old
+    one, or none, and never half of the new one. A draft deleted in the meantime is given up, and
+    all stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        draft.chmod(0o777 & ~_umask())
+        yield draft
+        if not draft.exists():
+            return
+        if path.exists():
+            # A folder cannot be renamed onto another one that holds files.
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as old:
+                os.replace(path, Path(old) / path.name)
+                os.replace(draft, path)
+        else:
+            os.replace(draft, path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
@@ -56,51 +85,31 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """Read UTF-8 text; a byte order mark is left out.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError("file not found", where=path, fix="check the path") from None
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 text (byte {error.start} is {error.object[error.start]:#x})"
+        raise UserError(what, where=path, fix="save the file as UTF-8") from None
+    except OSError as error:
+        what = f"cannot read the file: {error.strerror}"
+        raise UserError(what, where=path, fix="check the file and its permissions") from None
+
+
 def read_json(path: Path) -> Any:
     """Read strict JSON.
 
     Raises:
         UserError: the file is missing, unreadable, not JSON, holds NaN or says a key twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError("file not found", where=path, fix="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot read the file: {error}", where=path, fix="check the file"
-        ) from None
-    return parse_json(text, path)
-
-
-def parse_json(text: str, source: object) -> Any:
-    """Parse strict JSON; see :func:`read_json` for what is refused."""
-    try:
-        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        line = text.splitlines()[error.lineno - 1] if text.strip() else ""
-        caret = " " * (error.colno - 1) + "^"
-        raise UserError(
-            f"not valid JSON, line {error.lineno} column {error.colno}: {error.msg}"
-            f"\n{line}\n{caret}",
-            where=source,
-            fix="correct the JSON at the caret (commas, quotes, brackets)",
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"not valid JSON: {error}", where=source, fix="correct the JSON") from None
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key!r} occurs twice")
-        result[key] = value
-    return result
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
+    return parse_json(read_text(path), path)
 
 
 def content_hash(content: Any) -> str:

@@ -24,6 +24,11 @@ def _workdir(default: str) -> Any:
     return _flag("-w", "--workdir", help=text, default=Path(default), type=Path, metavar="DIR")
 
 
+def _min_cases() -> Any:
+    text = "leave out overlapping structures that fewer than N training cases have"
+    return _flag("--min-cases", help=text, default=0, type=int, metavar="N")
+
+
 def duration(text: str) -> float:
     """Read ``90s``, ``30m``, ``1h30m``, ``2h`` or plain minutes; returns seconds.
 
@@ -96,6 +101,12 @@ class Validate(Dataset):
     json: bool = _flag(
         "--json", help="print the report as JSON", default=False, action="store_true"
     )
+    fix: Path | None = _flag(
+        "--fix",
+        help="write a copy with everything mended that has one certain mend, and check that",
+        type=Path,
+        metavar="OUT",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +123,7 @@ class Plan(Dataset):
     spacing: tuple[float, ...] | None = _flag(
         "--spacing", help="target spacing in mm", type=float, nargs=3, metavar=("Z", "Y", "X")
     )
+    min_cases: int = _min_cases()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +155,12 @@ class TrainingChoice(Dataset):
     )
     overwrite: bool = _flag(
         "--overwrite", help="replace a fold already trained", default=False, action="store_true"
+    )
+    pretrained: Path | None = _flag(
+        "--pretrained",
+        help="begin with the weights of a trained model: its folder, MODEL/fold_N, or a .pt in it",
+        type=Path,
+        metavar="MODEL",
     )
 
 
@@ -232,13 +250,28 @@ class Evaluate(Common):
     )
     metrics: tuple[str, ...] = _flag(
         "--metrics",
-        help="dice iou precision recall hd95_mm assd_mm nsd volume_ref_ml volume_pred_ml "
-        "(default: all but distances)",
+        help="dice iou precision recall hd95_mm assd_mm nsd volume_ref_ml volume_pred_ml lesion_tp "
+        "lesion_fp lesion_fn lesion_precision lesion_recall lesion_f1 (default: all but distances "
+        "and lesions)",
         default=(),
         nargs="+",
     )
     nsd_tolerance_mm: float = _flag(
         "--nsd-tolerance-mm", help="tolerance of nsd (default 1)", default=1.0, type=float
+    )
+    absent_score: float | None = _flag(
+        "--absent-score",
+        help="score (0 to 1) of a target that is in neither reference nor prediction, e.g. 1 for "
+        "correctly empty (default: n/a, left out of the means)",
+        type=float,
+        metavar="X",
+    )
+    masks: Path | None = _flag(
+        "--masks",
+        help="folder of CASE.ext; only where they are not 0 is evaluated (default: masksTr of the "
+        "dataset, where PRED is compared with its labelsTr)",
+        type=Path,
+        metavar="DIR",
     )
 
 
@@ -258,6 +291,7 @@ class Run(TrainingChoice):
     folds: tuple[str, ...] = _flag(
         "--folds", help="folds to train (default: all)", nargs="+", default=(), type=fold
     )
+    min_cases: int = _min_cases()
     time_budget: float | None = _flag(
         "--time-budget", help="train each fold this long, e.g. 30m", type=duration, metavar="TIME"
     )

@@ -103,14 +103,28 @@ def convert(hint: Any, value: Any, *, source: object, path: str) -> Any:
 def _convert_union(choices: tuple[Any, ...], value: Any, *, source: object, path: str) -> Any:
     if value is None and type(None) in choices:
         return None
-    failure: UserError | None = None
+    failures: list[UserError] = []
     for choice in (c for c in choices if c is not type(None)):
         try:
             return convert(choice, value, source=source, path=path)
         except UserError as error:
-            failure = failure or error
-    assert failure is not None
-    raise failure
+            failures.append(error)
+    # The choice that was meant is the one that got furthest into the value.
+    first, furthest = failures[0], max(failures, key=lambda error: len(str(error.where)))
+    if len(failures) == 1 or furthest.where != first.where:
+        raise furthest
+    expected = " or ".join(_describe(choice) for choice in choices if choice is not type(None))
+    raise UserError(f"expected {expected}, got {value!r}", where=first.where)
+
+
+def _describe(hint: Any) -> str:
+    """Name a type as users know it."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    if origin is tuple:
+        return "a list"
+    return "keys and values" if origin in (dict, Mapping) else str(hint.__name__)
 
 
 def _convert_tuple(items: tuple[Any, ...], value: Any, *, source: object, path: str) -> Any:
@@ -129,7 +143,12 @@ def _convert_tuple(items: tuple[Any, ...], value: Any, *, source: object, path: 
 def _convert_dict(items: tuple[Any, ...], value: Any, *, source: object, path: str) -> Any:
     if not isinstance(value, Mapping):
         raise UserError(f"expected keys and values, got {value!r}", where=f"{source}, key {path}")
-    return {k: convert(items[1], v, source=source, path=f"{path}.{k}") for k, v in value.items()}
+    return {
+        convert(items[0], k, source=source, path=f"{path}.{k}"): convert(
+            items[1], v, source=source, path=f"{path}.{k}"
+        )
+        for k, v in value.items()
+    }
 
 
 def _convert_scalar(hint: Any, value: Any, *, source: object, path: str) -> Any:

@@ -7,6 +7,7 @@ thing              axes            meaning
 =================  ==============  =========================================================
 image              (C, Z, Y, X)    float32; a 2D image has Z = 1
 segmentation       (1, Z, Y, X)    int16; -1 invalid, 0 background, 1..K-1 classes, K ignore
+structures         (S, Z, Y, X)    int8, one each; -1 invalid, 0 absent, 1 present, 2 ignore
 batch              (B, C, Z, Y, X) or (B, C, Y, X) for 2D networks
 spacing_mm         (z, y, x)       millimetres between voxel centres
 origin, direction  x, y, z         as ITK has them: LPS world, direction row-major 3x3

@@ -70,6 +70,26 @@ def test_validation_as_json(tmp_path):
     assert {"code", "severity", "message", "where", "remedy"} <= report["errors"][0].keys()
 
 
+def test_a_mended_copy(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    description = '{"labels": {"0": "background", "1": "a"}, "numTraining": 0}'
+    (raw / "dataset.json").write_text(description)
+    done = segkit("validate", raw, "--fix", tmp_path / "out", "--json")
+    assert done.returncode == 1  # channel_names and file_ending are still missing
+    report = json.loads(done.stdout)
+    assert [line["code"] for line in report["mended"]] == ["SK-D023"]
+    assert {error["code"] for error in report["errors"]} == {"SK-D004"}
+    assert report["written"] == str(tmp_path / "out")
+    assert (raw / "dataset.json").read_text() == description
+    done = segkit("validate", raw, "--fix", tmp_path / "out")
+    assert done.returncode == 1
+    assert "not empty" in done.stderr
+    done = segkit("validate", tmp_path / "out", "--fix", tmp_path / "again")
+    assert "nothing was written" in done.stdout
+    assert not (tmp_path / "again").exists()
+
+
 def test_datasets_are_found_under_nnunet_raw(tmp_path):
     (tmp_path / "Dataset007_Heart").mkdir()
     done = segkit("plan", "7", nnUNet_raw=str(tmp_path))

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "segkit"
 LAYERS = [
     {"errors", "types", "structs", "files", "config", "runtime", "precision", "checkpoint"}
-    | {"options", "parallel", "workspace"},
+    | {"json_text", "options", "parallel", "workspace"},
     {"dataset"},
     {"planning"},
     {"preprocessing"},

@@ -1,211 +1,200 @@
-"""All problems in the files of one case: reading, geometry, voxels, labels."""
+"""All problems in the files of one case: reading, geometry, voxels, labels, mask."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.image_io import SPACING_TOLERANCE, read_image, read_labels
-from segkit.dataset.labels import UNANNOUNCED_IGNORE, LabelSchema
+from segkit.dataset.geometry_checks import Grid, check_forms, compare_grids
+from segkit.dataset.image_io import read_image, read_labels
+from segkit.dataset.label_contents import LabelFindings, check_labels
+from segkit.dataset.label_files import LabelLayout
+from segkit.dataset.label_parts import Expectations, grid_of, unreadable
+from segkit.dataset.nonzero import nonzero_mask
 from segkit.dataset.problems import Problem, problem
 from segkit.errors import UserError
-from segkit.types import Geometry, Shape, Volume
-
-ORIGIN_TOLERANCE = 0.01
-"""Largest distance between origins, in voxels."""
-DIRECTION_TOLERANCE = 1e-3
-"""Largest difference of an entry of the direction matrix."""
-FRACTION_TOLERANCE = 1e-3
-"""Largest distance of a label from an integer."""
-_LISTED = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expectations:
-    """What dataset.json promises about every case."""
-
-    channels: int
-    labels: LabelSchema | None
-    """None leaves label values unchecked."""
-    reader: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
     """What was found in one case."""
 
+    case: Case
     problems: tuple[Problem, ...]
-    values: frozenset[int] = frozenset()
-    """Label values present."""
+    present: frozenset[str] = frozenset()
+    """Classes or structures that have a voxel."""
+    layout: LabelLayout | None = None
+    """How its labels are stored; None where they cannot be read."""
     orientation: str | None = None
     """Of the first image; None where it cannot be read."""
+    axes: int | None = None
+    """Axes of the first image as stored, 2 or 3; None as above."""
+    image_hashes: tuple[str, ...] = ()
+    """One a channel that is not constant."""
+    labelled_voxels: int = 0
+    """Inside the mask, where there is one; 0 where the labels have errors."""
+    labelled_in_zero: int = 0
+    """Those of them outside the nonzero mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
-    """The grid of one file."""
+class _Images:
+    """What was found in the images of one case."""
 
-    file: Path
-    shape: Shape
-    geometry: Geometry
+    problems: tuple[Problem, ...]
+    grids: tuple[Grid, ...]
+    hashes: tuple[str, ...]
+    nonzero: np.ndarray | None
+    """(Z, Y, X) bool: any channel differs from 0; None where not all could be read."""
 
 
 def check_case(expected: Expectations, case: Case) -> Findings:
     """Read all files of a case and return everything that is wrong with them."""
+    images = _check_images(expected, case)
+    labels = check_labels(expected, case)
+    mask, mask_grids, misread = _read_mask(expected, case)
+    grids = (*images.grids, *labels.grids, *mask_grids)
+    problems = [*images.problems, *labels.problems, *misread]
+    for grid in grids:
+        problems += compare_grids(grid, grids[0], case) if grid is not grids[0] else []
+        problems += check_forms(grid, case)
+    labelled, annotated = _inside(mask, labels)
+    problems += _check_annotated(annotated, mask, case)
+    first = images.grids[0].geometry if images.grids else None
+    return Findings(
+        case=case,
+        problems=tuple(problems),
+        present=labels.present,
+        layout=labels.layout,
+        orientation=first.orientation() if first else None,
+        axes=first.stored_ndim if first else None,
+        image_hashes=images.hashes,
+        labelled_voxels=0 if labelled is None else int(labelled.sum()),
+        labelled_in_zero=_count_in_zero(labelled, images.nonzero),
+    )
+
+
+def _check_images(expected: Expectations, case: Case) -> _Images:
     problems: list[Problem] = []
     grids: list[Grid] = []
+    hashes: list[str] = []
+    nonzero: np.ndarray | None = None
     channels = 0
     for file in case.images:
         try:
             volume = read_image([file], expected.reader)
         except UserError as error:
-            problems.append(_unreadable(error, file, case))
+            problems.append(unreadable(error, file, case))
             continue
-        channels += volume.array.shape[0]
-        grids.append(Grid(file=file, shape=volume.shape, geometry=volume.geometry))
-        problems += _check_voxels(volume.array, file, case)
-    if len(grids) == len(case.images) and channels != expected.channels:
-        what = f"the case has {channels} channels; dataset.json declares {expected.channels}"
-        fix = "correct channel_names, or the files (save grey images as grey, without alpha)"
-        where = case.images[0]
-        problems.append(problem("SK-F012", what, where=where, fix=fix, case=case.id))
-    orientation = grids[0].geometry.orientation() if grids else None
-    values: frozenset[int] = frozenset()
-    if case.label is not None:
-        try:
-            labels = read_labels(case.label, expected.reader)
-        except UserError as error:
-            problems.append(_unreadable(error, case.label, case))
-        else:
-            grids.append(Grid(file=case.label, shape=labels.shape, geometry=labels.geometry))
-            found, values = _check_labels(labels, expected.labels, case.label, case)
+        grids.append(grid_of(volume, file))
+        channels += len(volume.array)
+        for i, channel in enumerate(volume.array):
+            name = f"channel {i} of the file: " if len(volume.array) > 1 else ""
+            found = _check_channel(channel, name, file, case)
             problems += found
-    for other in grids[1:]:
-        problems += compare_grids(other, grids[0], case)
-    return Findings(problems=tuple(problems), values=values, orientation=orientation)
+            hashes += [] if found else [_hash(channel)]
+        seen = (volume.array != 0).any(axis=0)
+        nonzero = seen if nonzero is None or nonzero.shape != seen.shape else nonzero | seen
+    complete = len(grids) == len(case.images)
+    if complete and channels != expected.channels:
+        problems.append(_wrong_channels(channels, grids, expected, case))
+    usable = complete and len({grid.shape for grid in grids}) == 1
+    return _Images(
+        problems=tuple(problems),
+        grids=tuple(grids),
+        hashes=tuple(hashes),
+        nonzero=nonzero if usable else None,
+    )
 
 
-def _unreadable(error: UserError, file: Path, case: Case) -> Problem:
-    fix = error.fix or "restore the file from its source"
-    return problem("SK-F010", error.what, where=error.where or file, fix=fix, case=case.id)
+def _check_channel(channel: np.ndarray, name: str, file: Path, case: Case) -> list[Problem]:
+    lowest, highest = float(channel.min()), float(channel.max())
+    if not np.isfinite(lowest + highest):
+        count = int(channel.size - np.isfinite(channel).sum())
+        what = f"{name}{count} of {channel.size} voxels are NaN or infinite"
+        fix = "replace them, for example by the image's background value"
+        return [problem("SK-V001", what, where=file, fix=fix, case=case.id)]
+    if lowest == highest:
+        what = f"{name}all voxels are {lowest:g}"
+        fix = "check the export of this image; a constant image teaches nothing"
+        return [problem("SK-V005", what, where=file, fix=fix, case=case.id)]
+    return []
 
 
-def _check_voxels(array: np.ndarray, file: Path, case: Case) -> list[Problem]:
-    found = []
-    for i, channel in enumerate(array):
-        name = f"channel {i} of the file: " if len(array) > 1 else ""
-        lowest, highest = float(channel.min()), float(channel.max())
-        if not np.isfinite(lowest + highest):
-            count = int(channel.size - np.isfinite(channel).sum())
-            what = f"{name}{count} of {channel.size} voxels are NaN or infinite"
-            fix = "replace them, for example by the image's background value"
-            found.append(problem("SK-V001", what, where=file, fix=fix, case=case.id))
-        elif lowest == highest:
-            what = f"{name}all voxels are {lowest:g}"
-            fix = "check the export of this image; a constant image teaches nothing"
-            found.append(problem("SK-V005", what, where=file, fix=fix, case=case.id))
-    return found
+def _hash(channel: np.ndarray) -> str:
+    """Hash voxels and shape, so that a copy is known again however its file is compressed."""
+    digest = hashlib.blake2b(repr(channel.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(channel).data)
+    return digest.hexdigest()
 
 
-def compare_grids(other: Grid, first: Grid, case: Case) -> list[Problem]:
-    """Return the problems of a file whose grid differs from that of the first image."""
-    told = partial(problem, where=other.file, case=case.id)
-    if other.shape != first.shape:
-        fix = "resample the file onto the grid of the first image (labels: nearest neighbour)"
-        if sorted(other.shape) == sorted(first.shape):
-            fix = "the axes are in another order: transpose the file's array"
-        what = f"shape {other.shape} (z, y, x) differs from {first.shape} of {first.file.name}"
-        return [told("SK-G001", what, fix=fix)]
-    ours, theirs = other.geometry, first.geometry
-    header = f"copy the header's geometry from {first.file.name} if the voxels do belong together"
-    found = []
-    if not np.allclose(ours.spacing_mm, theirs.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
-        what = (
-            f"spacing {_numbers(ours.spacing_mm)} mm (z, y, x) differs from "
-            f"{_numbers(theirs.spacing_mm)} of {first.file.name} "
-            f"(by more than {SPACING_TOLERANCE:g} of itself)"
+def _wrong_channels(
+    channels: int, grids: Sequence[Grid], expected: Expectations, case: Case
+) -> Problem:
+    """Tell a 4D image from one with surplus colours."""
+    declared = f"dataset.json declares {expected.channels}"
+    flat = grids[0].geometry.stored_ndim == 2
+    code, what = "SK-F012", f"the case has {channels} channels; {declared}"
+    fix = "correct channel_names, or the files (save grey images as grey, without alpha)"
+    if channels > expected.channels and not flat:
+        code, what = "SK-G006", f"4D: the case has {channels} volumes; {declared} (3D each)"
+        fix = (
+            "store one 3D file a channel (CASE_0000, CASE_0001, ...) and declare each under "
+            "channel_names; of a time series keep one volume a case"
         )
-        found.append(told("SK-G002", what, fix=header))
-    offset = np.subtract(ours.origin, theirs.origin)
-    axes = np.reshape(theirs.direction, (3, 3)) * theirs.spacing_mm[::-1]
-    voxels = float(np.linalg.norm(np.linalg.solve(axes, offset)))
-    if voxels > ORIGIN_TOLERANCE:
-        what = (
-            f"the origin lies {voxels:.3g} voxels from that of {first.file.name} "
-            f"(tolerance {ORIGIN_TOLERANCE:g})"
-        )
-        found.append(told("SK-G003", what, fix=header))
-    turn = float(np.abs(np.subtract(ours.direction, theirs.direction)).max())
-    if turn > DIRECTION_TOLERANCE:
-        what = (
-            f"the direction ({ours.orientation()}) differs by {turn:.3g} from that of "
-            f"{first.file.name} ({theirs.orientation()}; tolerance {DIRECTION_TOLERANCE:g})"
-        )
-        found.append(told("SK-G004", what, fix=header))
-    return found
+    return problem(code, what, where=grids[0].file, fix=fix, case=case.id)
 
 
-def _numbers(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:.6g}" for value in values)
+def _read_mask(
+    expected: Expectations, case: Case
+) -> tuple[np.ndarray | None, tuple[Grid, ...], list[Problem]]:
+    """Return where a case may be used, (Z, Y, X) bool; None without a mask."""
+    if case.mask is None:
+        return None, (), []
+    try:
+        volume = read_labels(case.mask, expected.reader)
+    except UserError as error:
+        return None, (), [unreadable(error, case.mask, case)]
+    return volume.array[0] != 0, (grid_of(volume, case.mask),), []
 
 
-def _check_labels(
-    labels: Volume, schema: LabelSchema | None, file: Path, case: Case
-) -> tuple[list[Problem], frozenset[int]]:
-    told = partial(problem, where=file, case=case.id)
-    values, counts = np.unique(labels.array, return_counts=True)
-    if not np.isfinite(values).all():
-        count = counts[~np.isfinite(values)].sum()
-        fix = "replace them by a declared value"
-        return [told("SK-V001", f"{count} label voxels are NaN or infinite", fix=fix)], frozenset()
-    found = []
-    off = np.abs(values - np.rint(values)) > FRACTION_TOLERANCE
-    if off.any():
-        what = f"fractional values: {_listing(values[off], counts[off])}"
-        fix = "export again with nearest-neighbour interpolation and an integer type"
-        found.append(told("SK-V002", what, fix=fix))
-    whole, counts = np.rint(values[~off]).astype(np.int64), counts[~off]
-    if not (whole != 0).any() and not off.any():
-        fix = "fine if nothing is there to segment; else annotate or remove the case"
-        found.append(told("SK-V004", "all label voxels are background", fix=fix))
-    if schema is not None:
-        declared = [*schema.raw_values.tolist(), *schema.ignore_values, UNANNOUNCED_IGNORE]
-        unknown = ~np.isin(whole, declared)
-        if unknown.any():
-            what = f"undeclared values: {_listing(whole[unknown], counts[unknown])}"
-            fix = _undeclared_fix(whole[unknown], whole, schema)
-            found.append(told("SK-V003", what, fix=fix))
-        announced = UNANNOUNCED_IGNORE in schema.ignore_values
-        if not announced and (marked := counts[whole == UNANNOUNCED_IGNORE]).size:
-            what = (
-                f"{marked[0]} label voxels are -1; they are read as ignore (nobody annotated them)"
-            )
-            fix = 'if that is meant, say so with "ignore_label": -1; else correct the file'
-            found.append(told("SK-V008", what, fix=fix))
-    return found, frozenset(whole.tolist())
+def _inside(
+    mask: np.ndarray | None, labels: LabelFindings
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return where something is labelled and annotated inside the mask; None if unknown."""
+    labelled, annotated = labels.labelled, labels.annotated
+    if mask is None or labelled is None or annotated is None:
+        return labelled, annotated
+    return (labelled & mask, annotated & mask) if mask.shape == labelled.shape else (None, None)
 
 
-def _listing(values: np.ndarray, counts: np.ndarray) -> str:
-    pairs = list(zip(values.tolist(), counts.tolist(), strict=True))
-    listed = ", ".join(f"{value:g} ({count} voxels)" for value, count in pairs[:_LISTED])
-    return listed + (f" and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else "")
+def _check_annotated(
+    annotated: np.ndarray | None, mask: np.ndarray | None, case: Case
+) -> list[Problem]:
+    what, where = "", case.label
+    if mask is not None and not mask.any():
+        what, where = "the mask is 0 everywhere, so nothing of this case is used", case.mask
+    elif annotated is not None and not annotated.any():
+        inside = " inside the mask" if mask is not None else ""
+        what = f"every voxel{inside} is ignored, so nothing of this case is used"
+    if not what:
+        return []
+    fix = "correct the file, or remove the case"
+    return [problem("SK-V011", what, where=where, fix=fix, case=case.id)]
 
 
-def _undeclared_fix(unknown: np.ndarray, present: np.ndarray, schema: LabelSchema) -> str:
-    if unknown.tolist() == [255]:
-        only = schema.classes[0] if len(schema.classes) == 1 else None
-        if only is not None and only.value not in present:
-            return (
-                f"the mask was saved as 0 and 255: replace 255 by {only.value} in the label "
-                f'files, or declare "{only.name}": 255'
-            )
-        return (
-            'if 255 marks voxels that nobody annotated, add "ignore_label": 255; else correct '
-            f"the file; declared: {schema.describe()}"
-        )
-    return f"declare them under labels, or correct the file; declared: {schema.describe()}"
+def _count_in_zero(labelled: np.ndarray | None, nonzero: np.ndarray | None) -> int:
+    """Count labelled voxels outside the nonzero mask, as the fingerprint does.
+
+    Holes are filled only where labelled voxels lie on zeros at all, which is rare.
+    """
+    if labelled is None or nonzero is None or labelled.shape != nonzero.shape:
+        return 0
+    if not (labelled & ~nonzero).any():
+        return 0
+    return int((labelled & ~nonzero_mask(nonzero[None])).sum())

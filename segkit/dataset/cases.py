@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from segkit.dataset.case_files import (
+    MULTILABEL,
+    check_channels,
+    complete_cases,
+    group_channels,
+    look_into,
+    stem,
+    subfolders,
+    unpaired_labels,
+    unpaired_masks,
+)
+from segkit.dataset.case_names import check_names, is_usable
 from segkit.dataset.description import DatasetDescription
-from segkit.dataset.image_io import count_channels
 from segkit.dataset.problems import Problem, problem, raise_errors
-from segkit.errors import UserError
+from segkit.errors import UserError, nearest
 from segkit.files import content_hash, file_hash
-
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")
-_COMPANIONS = (".json", ".raw", ".zraw")
-"""Endings of files that belong to another one: spacings of TIFF, voxels of MetaImage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One subject or scan: its image files and its label file."""
+    """One subject or scan: its image files and what is known of its labels."""
 
     id: str
     images: tuple[Path, ...]
     """One file a channel, or one file that holds all channels."""
     label: Path | None
+    """A label file; for overlapping structures it may be a folder of one mask a structure."""
+    mask: Path | None = None
+    """Region of interest: where it is 0 the labels are ignored."""
+    unannotated: tuple[str, ...] = ()
+    """Overlapping structures nobody looked for in this case."""
+
+    @property
+    def label_files(self) -> tuple[Path, ...]:
+        """The label file, or the files of the label folder, and the mask."""
+        found = [] if self.label is None else [self.label]
+        if self.label is not None and self.label.is_dir():
+            found = sorted(path for path in self.label.iterdir() if path.is_file())
+        return (*found, *([] if self.mask is None else [self.mask]))
 
 
 def training_cases(description: DatasetDescription) -> tuple[Case, ...]:
@@ -45,16 +65,20 @@ def find_cases(description: DatasetDescription) -> tuple[tuple[Case, ...], list[
 
     A case whose label file is missing is among them, without; that is one of the problems.
     """
-    if description.explicit_cases is not None:
-        cases, problems = _explicit_cases(description)
-    else:
-        cases, problems = _cases_in_folders(description)
+    explicit = description.explicit_cases is not None
+    cases, names, problems = (_explicit_cases if explicit else _cases_in_folders)(description)
+    problems += check_names(
+        names, description.folder / ("dataset.json" if explicit else "imagesTr")
+    )
+    problems += _check_unannotated(names, description)
     claimed = description.num_training
-    if cases and not problems and claimed is not None and claimed != len(cases):
+    broken = any(found.severity == "error" for found in problems)
+    if cases and not broken and claimed is not None and claimed != len(cases):
         what = f"numTraining is {claimed}; {len(cases)} cases were found"
         fix = f'write "numTraining": {len(cases)}, or add what is missing'
         problems.append(problem("SK-F008", what, where=description.folder, fix=fix))
-    return tuple(sorted(cases, key=lambda case: case.id)), problems
+    usable = (case for case in cases if is_usable(case.id))
+    return tuple(sorted(usable, key=lambda case: case.id)), problems
 
 
 def images_to_predict(paths: Sequence[Path], description: DatasetDescription) -> tuple[Case, ...]:
@@ -71,16 +95,16 @@ def images_to_predict(paths: Sequence[Path], description: DatasetDescription) ->
         what = f"no file ends with {description.file_ending}"
         fix = "give a folder or files of the format the model was trained on"
         raise UserError(what, where=", ".join(map(str, paths)), fix=fix)
-    groups, misnamed = _group(files, description, numbers_needed=False)
-    cases, incomplete = _complete(groups, description)
+    groups, misnamed = group_channels(files, description, numbers_needed=False)
+    images, incomplete = complete_cases(groups, description)
     raise_errors(problems + misnamed + incomplete, where=", ".join(map(str, paths)))
-    return tuple(sorted(cases, key=lambda case: case.id))
+    return tuple(Case(id=name, images=images[name], label=None) for name in sorted(images))
 
 
 def case_identity(case: Case) -> str:
     """Hash the id, names and contents of a case's files; it changes when any of them does."""
-    files = [*case.images, *([case.label] if case.label else [])]
-    return content_hash([case.id, [(file.name, file_hash(file)) for file in files]])
+    files = [(file.name, file_hash(file)) for file in (*case.images, *case.label_files)]
+    return content_hash([case.id, files, list(case.unannotated)])
 
 
 def largest_case(cases: Iterable[Case]) -> int:
@@ -101,92 +125,16 @@ def _unpacked_bytes(path: Path) -> int:
         return int.from_bytes(stream.read(4), "little")
 
 
-def _explicit_cases(description: DatasetDescription) -> tuple[list[Case], list[Problem]]:
-    cases, problems = [], []
-    for name, entry in (description.explicit_cases or {}).items():
-        *images, label = (
-            description.folder / os.path.expandvars(path)
-            for path in (*entry["images"], entry["label"])
-        )
-        if absent := [path for path in (*images, label) if not path.is_file()]:
-            fix = "correct the path; relative ones start at the data set's folder"
-            problems += [
-                problem("SK-F011", "the file does not exist", where=path, fix=fix, case=name)
-                for path in absent
-            ]
-            continue
-        found = _check_channels(name, dict(enumerate(images)), description)
-        problems += found
-        if not found:
-            cases.append(Case(id=name, images=tuple(images), label=label))
-    return cases, problems
-
-
-def _cases_in_folders(description: DatasetDescription) -> tuple[list[Case], list[Problem]]:
-    endings = {"imagesTr": description.file_ending, "labelsTr": description.label_ending}
-    files: list[list[Path]] = []
-    problems: list[Problem] = []
-    for name, ending in endings.items():
-        folder = description.folder / name
-        fitting, others = _scan(folder, ending) if folder.is_dir() else ([], [])
-        files.append(fitting)
-        problems += _check_folder(folder, fitting, others, ending)
-    groups, misnamed = _group(files[0], description, numbers_needed=True)
-    complete, incomplete = _complete(groups, description)
-    labels = {_stem(file, description.label_ending): file for file in files[1]}
-    cases = [Case(id=case.id, images=case.images, label=labels.get(case.id)) for case in complete]
-    # With one of the folders empty, that alone is the news.
-    unpaired = _unpaired(groups, labels, description) if all(files) else []
-    return cases, [*problems, *misnamed, *incomplete, *unpaired]
-
-
-def _check_folder(
-    folder: Path, files: list[Path], others: list[Path], ending: str
-) -> list[Problem]:
-    if not folder.is_dir():
-        fix = "put images into imagesTr/CASE_0000.ext and labels into labelsTr/CASE.ext"
-        return [problem("SK-F001", "the folder is missing", where=folder, fix=fix)]
-    return _other_files(folder, files, others, ending)
-
-
-def _scan(folder: Path, ending: str) -> tuple[list[Path], list[Path]]:
-    """Return the files with the ending, and all other visible ones but companions."""
-    files = sorted(
-        file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
-    )
-    fitting = [file for file in files if file.name.endswith(ending)]
-    others = [file for file in files if not file.name.endswith((ending, *_COMPANIONS))]
-    return fitting, others
-
-
-def _other_files(folder: Path, files: list[Path], others: list[Path], ending: str) -> list[Problem]:
-    kinds = ", ".join(sorted({"".join(file.suffixes[-2:]) for file in others})[:5])
-    if not files:
-        what = f"no file ends with {ending}" + (f"; there are {kinds}" if kinds else "")
-        fix = "correct file_ending in dataset.json, or add the files"
-        return [problem("SK-F002", what, where=folder, fix=fix)]
-    if not others:
-        return []
-    what = f"{len(others)} files do not end with {ending}, such as {others[0].name}"
-    fix = f"convert them to {ending}, or move them elsewhere"
-    return [problem("SK-F009", what, where=folder, fix=fix)]
-
-
-def _stem(file: Path, ending: str) -> str:
-    return file.name[: -len(ending)]
-
-
 def _files_given(paths: Iterable[Path], ending: str) -> tuple[list[Path], list[Problem]]:
     files: list[Path] = []
     problems: list[Problem] = []
     for path in paths:
         if path.is_dir():
-            fitting, others = _scan(path, ending)
+            fitting, found = look_into(path, ending, may_be_empty=True)
             files += fitting
-            problems += _other_files(path, fitting, others, ending) if others else []
+            problems += found
         elif not path.is_file():
-            found = problem("SK-F011", "not found", where=path, fix="check the path")
-            problems.append(found)
+            problems.append(problem("SK-F011", "not found", where=path, fix="check the path"))
         elif not path.name.endswith(ending):
             what = f"the model reads files that end with {ending}"
             problems.append(problem("SK-F014", what, where=path, fix=f"convert it to {ending}"))
@@ -195,111 +143,102 @@ def _files_given(paths: Iterable[Path], ending: str) -> tuple[list[Path], list[P
     return files, problems
 
 
-Groups = dict[str, dict[int, Path]]
-
-
-def _group(
-    files: Sequence[Path], description: DatasetDescription, *, numbers_needed: bool
-) -> tuple[Groups, list[Problem]]:
-    """Sort image files into case -> channel number -> file."""
-    ending = description.file_ending
-    stems = {_stem(file, ending) for file in files}
-    groups: Groups = {}
-    problems = []
-    for file in files:
-        case, number = _case_and_number(_stem(file, ending), stems, description, numbers_needed)
-        if number is None:
-            fix = f"rename it to {case}_0000{ending}"
-            what = "the file name does not end with a channel number of four digits"
-            problems.append(problem("SK-F003", what, where=file, fix=fix, case=case))
-        elif (other := groups.setdefault(case, {}).setdefault(number, file)) is not file:
-            what = f"channel {number} of case {case} is also {other}"
-            fix = "remove or rename one of the two"
-            problems.append(problem("SK-F013", what, where=file, fix=fix, case=case))
-    return groups, problems
-
-
-def _case_and_number(
-    stem: str, stems: set[str], description: DatasetDescription, numbers_needed: bool
-) -> tuple[str, int | None]:
-    match = _CHANNEL.fullmatch(stem)
-    single = len(description.channel_names) == 1
-    # patient_0007 of a data set with one channel is a case of that name, not channel 7.
-    part_of_name = (
-        match is not None
-        and single
-        and match["number"] != "0000"
-        and f"{match['case']}_0000" not in stems
-    )
-    if match and (numbers_needed or not part_of_name):
-        return match["case"], int(match["number"])
-    return stem, None if numbers_needed else 0
-
-
-def _complete(groups: Groups, description: DatasetDescription) -> tuple[list[Case], list[Problem]]:
+def _explicit_cases(
+    description: DatasetDescription,
+) -> tuple[list[Case], Collection[str], list[Problem]]:
     cases, problems = [], []
-    for case, files in groups.items():
-        found = _check_channels(case, files, description)
+    explicit = description.explicit_cases or {}
+    for name, entry in explicit.items():
+        *images, label = (_resolve(path, description) for path in _paths(entry))
+        mask = _resolve(entry["mask"], description) if "mask" in entry else None
+        absent = [path for path in (*images, mask) if path is not None and not path.is_file()]
+        if not (label.is_file() or (label.is_dir() and description.labels.overlapping)):
+            absent.append(label)
+        problems += [_absent(path, name) for path in absent]
+        if absent:
+            continue
+        found = check_channels(name, dict(enumerate(images)), description)
         problems += found
-        if not found:
-            images = tuple(files[number] for number in sorted(files))
-            cases.append(Case(id=case, images=images, label=None))
-    return cases, problems
+        unannotated = description.unannotated.get(name, ())
+        case = Case(id=name, images=tuple(images), label=label, mask=mask, unannotated=unannotated)
+        cases += [] if found else [case]
+    return cases, explicit.keys(), problems
 
 
-def _check_channels(
-    case: str, files: dict[int, Path], description: DatasetDescription
-) -> list[Problem]:
-    """Check that a case has its channels: one file each, or all in one file."""
-    expected = set(range(len(description.channel_names)))
-    some_file = next(iter(files.values()))
-    if files.keys() == {0} and len(expected) > 1:
-        try:
-            if count_channels(some_file, description.reader) == len(expected):
-                return []
-        except UserError as error:
-            fix = error.fix or "restore the file"
-            return [problem("SK-F010", error.what, where=some_file, fix=fix, case=case)]
-    names = [f"{i} ({name})" for i, name in enumerate(description.channel_names)]
-    missing = [
-        problem(
-            "SK-F004",
-            f"channel {names[number]} is missing",
-            where=some_file.parent / f"{case}_{number:04d}{description.file_ending}",
-            fix="add the file, or take the case's other files away",
-            case=case,
-        )
-        for number in sorted(expected - files.keys())
+def _paths(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*entry["images"], entry["label"])
+
+
+def _check_unannotated(names: Collection[str], description: DatasetDescription) -> list[Problem]:
+    where = f"{description.folder / 'dataset.json'}, key unannotated"
+    return [
+        problem("SK-F025", f"there is no case {name!r}", where=where, fix=nearest(name, names))
+        for name in description.unannotated
+        if names and name not in names
     ]
-    surplus = [
-        problem(
-            "SK-F005",
-            f"dataset.json declares no channel {number}; it has {', '.join(names)}",
-            where=files[number],
-            fix="declare it under channel_names or remove it; is the number part of the case's "
-            f"name, then rename the file to {case}_{number:04d}_0000{description.file_ending}",
-            case=case,
+
+
+def _resolve(path: str, description: DatasetDescription) -> Path:
+    return description.folder / os.path.expandvars(path)
+
+
+def _absent(path: Path, case: str) -> Problem:
+    what, fix = (
+        "the file does not exist",
+        "correct the path; relative ones start at the data \
+set's folder",
+    )
+    if path.is_dir():
+        what = "this is a folder, not a file"
+        fix = f"name a file; a label folder, one mask a structure, needs {MULTILABEL}"
+    return problem("SK-F011", what, where=path, fix=fix, case=case)
+
+
+def _cases_in_folders(
+    description: DatasetDescription,
+) -> tuple[list[Case], Collection[str], list[Problem]]:
+    files, problems = look_into(description.folder / "imagesTr", description.file_ending)
+    groups, misnamed = group_channels(files, description, numbers_needed=True)
+    images, incomplete = complete_cases(groups, description)
+    labels, misplaced = _find_labels(description)
+    masks, unread = _find_masks(description)
+    cases = [
+        Case(
+            id=name,
+            images=images[name],
+            label=labels.get(name),
+            mask=masks.get(name),
+            unannotated=description.unannotated.get(name, ()),
         )
-        for number in sorted(files.keys() - expected)
+        for name in images
     ]
-    return missing + surplus
+    problems += [*misplaced, *unread, *misnamed, *incomplete]
+    # Without images or labels at all, that alone is the news.
+    if files and not {found.code for found in misplaced} & {"SK-F001", "SK-F002"}:
+        problems += unpaired_labels(groups.keys(), labels, description)
+    problems += unpaired_masks(groups.keys(), masks, description) if files else []
+    return cases, groups.keys(), problems
 
 
-def _unpaired(
-    groups: Groups, labels: dict[str, Path], description: DatasetDescription
-) -> list[Problem]:
-    ending, problems = description.label_ending, []
-    for case in sorted(groups.keys() - labels.keys()):
-        wanted = description.folder / "labelsTr" / f"{case}{ending}"
-        fix = "add the label file, or move the images to imagesTs"
-        if f"{case}_0000" in labels:
-            fix = f"rename {case}_0000{ending} to {case}{ending}; labels have no channel number"
-        what = "the images have no label file"
-        problems.append(problem("SK-F006", what, where=wanted, fix=fix, case=case))
-    for case in sorted(labels.keys() - groups.keys()):
-        if case.endswith("_0000") and case.removesuffix("_0000") in groups:
-            continue  # told above, with the images
-        fix = f"add imagesTr/{case}_0000{description.file_ending}, or remove the label file"
-        what = "the label file has no image"
-        problems.append(problem("SK-F007", what, where=labels[case], fix=fix, case=case))
-    return problems
+def _find_labels(description: DatasetDescription) -> tuple[dict[str, Path], list[Problem]]:
+    """Return case -> label file or folder."""
+    folder, ending = description.folder / "labelsTr", description.label_ending
+    folders = subfolders(folder)
+    files, problems = look_into(folder, ending, may_be_empty=bool(folders))
+    labels = {stem(file, ending): file for file in files}
+    if not description.labels.overlapping:
+        return labels, problems
+    for name in sorted(labels.keys() & folders.keys()):
+        what = f"the labels of {name} are also in the folder {folders[name]}"
+        where, fix = labels[name], "keep one of the two"
+        problems.append(problem("SK-F021", what, where=where, fix=fix, case=name))
+    return {**labels, **folders}, problems
+
+
+def _find_masks(description: DatasetDescription) -> tuple[dict[str, Path], list[Problem]]:
+    """Return case -> region of interest; the folder is optional."""
+    folder, ending = description.folder / "masksTr", description.label_ending
+    if not folder.is_dir():
+        return {}, []
+    files, problems = look_into(folder, ending, may_be_empty=True)
+    return {stem(file, ending): file for file in files}, problems

@@ -7,9 +7,6 @@ one channel only, so that no threshold finds the structures; a small U-Net does.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,7 @@ from scipy import ndimage
 
 from segkit.dataset.image_io import sitk_io
 from segkit.errors import UserError
-from segkit.files import write_json
+from segkit.files import atomic_folder, write_json
 from segkit.types import Geometry
 
 CHANNELS = ("MR_T1", "MR_T2")
@@ -51,17 +48,8 @@ def make_demo_dataset(folder: Path, *, cases: int = 16, seed: int = 0) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         fix = "choose another folder, or remove this one"
         raise UserError("the folder exists and is not empty", where=folder, fix=fix)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        temporary.chmod(0o755)
-        _write_dataset(temporary, cases, seed)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with atomic_folder(folder) as draft:
+        _write_dataset(draft, cases, seed)
 
 
 def _write_dataset(folder: Path, cases: int, seed: int) -> None:

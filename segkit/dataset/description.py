@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segkit.dataset.json_checks import check_content
-from segkit.dataset.label_checks import is_int
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.problems import Problem, problem, raise_errors
 from segkit.errors import UserError
-from segkit.files import content_hash, read_json
+from segkit.files import content_hash, read_text
+from segkit.json_text import is_int, parse_json
 
 __all__ = [
     "DatasetDescription",
@@ -44,6 +43,8 @@ class DatasetDescription:
     """Case -> its files, in place of imagesTr and labelsTr (the ``dataset`` key)."""
     content: dict[str, Any]
     """The JSON as it was read."""
+    unannotated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Case -> overlapping structures nobody looked for in it."""
 
     @property
     def label_ending(self) -> str:
@@ -89,27 +90,16 @@ def read_content(file: Path) -> tuple[Any, list[Problem]]:
     Returns:
         The content (None where it cannot be read), and the problems met.
     """
-    try:
-        return read_json(file), []
-    except UserError as error:
-        refused = problem("SK-D001", error.what, where=file, fix=error.fix or "correct the file")
     doubled: list[str] = []
-
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        doubled.extend(dict.fromkeys(key for key in keys if keys.count(key) > 1))
-        return dict(pairs)
-
+    code = "SK-D001"
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=collect)
-    except (OSError, ValueError, RecursionError):
-        return None, [refused]
-    if not doubled:
-        return None, [refused]
-    fix = "delete one of the two"
-    return content, [
-        problem("SK-D002", f"the key {key!r} occurs twice", where=file, fix=fix) for key in doubled
-    ]
+        text = read_text(file)
+        code = "SK-D016"
+        content = parse_json(text, file, doubled=doubled)
+    except UserError as error:
+        return None, [problem(code, error.what, where=file, fix=error.fix or "correct the file")]
+    fix = "delete all but one of them"
+    return content, [problem("SK-D002", what, where=file, fix=fix) for what in doubled]
 
 
 def describe(content: Mapping[str, Any], file: Path) -> DatasetDescription:
@@ -126,4 +116,5 @@ def describe(content: Mapping[str, Any], file: Path) -> DatasetDescription:
         reader=None if reader == "None" else reader,
         explicit_cases=content.get("dataset"),
         content=dict(content),
+        unannotated={case: tuple(names) for case, names in content.get("unannotated", {}).items()},
     )

@@ -1,35 +1,58 @@
-"""All problems of the label part of a dataset.json: values, regions, ignore."""
+"""All problems of the label part of a dataset.json: names, values, background, ignore."""
 
 from __future__ import annotations
 
-import json
 import re
+from collections import defaultdict
 from collections.abc import Mapping
-from itertools import combinations
 from typing import Any
 
+from segkit.dataset.case_names import same_name
 from segkit.dataset.problems import Problem, problem
+from segkit.dataset.region_checks import check_regions, declared_values
+from segkit.dataset.structure_checks import (
+    LARGEST_BIT,
+    check_structures,
+    combinations_below,
+    is_multilabel,
+)
+from segkit.json_text import is_int, shown
 
 LARGEST_VALUE = 2**31 - 1
-_ORDER = "regions_class_order"
-
-
-def is_int(value: Any) -> bool:
-    """Whether a JSON value is an integer (true and 1.0 are not)."""
-    return type(value) is int
+MOST_CLASSES = 2**15 - 2
+"""Classes whose indices, and the index of ignored voxels, fit int16."""
+SPECIAL = ("background", "ignore")
+"""Names in labels that stand for no class."""
 
 
 def is_inverted(labels: Mapping[str, Any]) -> bool:
-    """Whether labels is written ``{"0": "background", ...}``, as nnU-Net v1 did."""
-    return bool(labels) and all(
-        re.fullmatch(r"-?[0-9]+", name) is not None and isinstance(value, str)
-        for name, value in labels.items()
+    """Whether labels is written ``{"0": "background", ...}``, as nnU-Net v1 did, or in part."""
+    return bool(labels) and (
+        _maps_values(labels) or any(_is_reversed(name, value) for name, value in labels.items())
     )
 
 
-def turned_round(labels: Mapping[str, str]) -> dict[str, int]:
-    """Turn inverted labels into name -> value."""
-    return {name: int(value) for value, name in labels.items()}
+def turned_round(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn inverted labels into name -> value; the same where names would then collide."""
+    every = _maps_values(labels)
+    pairs = [
+        (value, int(name)) if every or _is_reversed(name, value) else (name, value)
+        for name, value in labels.items()
+    ]
+    turned = dict(pairs)
+    return turned if len(turned) == len(pairs) else dict(labels)
+
+
+def _maps_values(labels: Mapping[str, Any]) -> bool:
+    return all(_is_number(name) and isinstance(value, str) for name, value in labels.items())
+
+
+def _is_number(name: str) -> bool:
+    return re.fullmatch(r"-?[0-9]{1,18}", name) is not None
+
+
+def _is_reversed(name: str, value: Any) -> bool:
+    return _is_number(name) and isinstance(value, str) and not _is_number(value)
 
 
 def check_labels(content: Mapping[str, Any], source: object) -> list[Problem]:
@@ -43,79 +66,118 @@ def check_labels(content: Mapping[str, Any], source: object) -> list[Problem]:
     where = f"{source}, key labels"
     if not isinstance(labels, Mapping) or not labels:
         fix = 'write {"background": 0, "NAME": 1, ...}'
-        return [
-            problem("SK-D020", f"expected names and values, got {labels!r}", where=where, fix=fix)
-        ]
+        what = f"expected names and values, got {shown(labels)}"
+        return [problem("SK-D020", what, where=where, fix=fix)]
     found = []
     if is_inverted(labels):
         labels = turned_round(labels)
-        fix = f'write "labels": {json.dumps(labels, ensure_ascii=False)}'
         what = "labels maps values to names; expected names to values"
+        if is_inverted(labels):
+            fix = 'write "NAME": value, with a name of its own for every class'
+            what += " (and two values share a name)"
+            return [problem("SK-D023", what, where=where, fix=fix)]
+        fix = f'write "labels": {shown(labels, 2000)}'
         found.append(problem("SK-D023", what, where=where, fix=fix))
-    entries = {n: v for n, v in labels.items() if n not in ("background", "ignore")}
+    entries = {name: value for name, value in labels.items() if name not in SPECIAL}
+    found += _check_number(entries, where)
+    found += _check_background(labels, where)
+    found += _check_names(labels, where)
+    limit = LARGEST_BIT if is_multilabel(content) else LARGEST_VALUE
+    for name, value in entries.items():
+        # A class that holds the place of the missing background is told with that.
+        if "background" in labels or not (is_int(value) and value == 0):
+            found += _check_entry(name, value, limit, where)
+    found += _check_duplicates(entries, where)
+    found += _check_ignore(labels, content, source)
+    check_values = check_structures if is_multilabel(content) else check_regions
+    return found + check_values(entries, content, source)
+
+
+def _check_number(entries: Mapping[str, Any], where: str) -> list[Problem]:
     if not entries:
         what = "labels declares nothing besides background and ignore"
         fix = 'declare the classes to segment, such as "liver": 1'
-        found.append(problem("SK-D020", what, where=where, fix=fix))
-    found += _check_background(labels, where)
-    for name, value in entries.items():
-        found += _check_entry(name, value, where)
-    found += _check_duplicates(entries, where)
-    found += _check_ignore(labels, content, source)
-    return found + _check_regions(entries, content, f"{source}, key {_ORDER}")
-
-
-def declared_values(labels: Mapping[str, Any]) -> set[int]:
-    """Class values that labels declares: by themselves or as members of regions."""
-    lists = (v if isinstance(v, list) else [v] for n, v in labels.items() if n != "ignore")
-    return {value for members in lists for value in members if is_int(value) and value > 0}
+        return [problem("SK-D020", what, where=where, fix=fix)]
+    if (count := len(declared_values(entries))) > MOST_CLASSES:
+        fix = f"merge classes; up to {MOST_CLASSES} can be told apart"
+        return [problem("SK-D041", f"{count} classes are declared", where=where, fix=fix)]
+    return []
 
 
 def _check_background(labels: Mapping[str, Any], where: str) -> list[Problem]:
     if "background" not in labels:
         fix = 'add "background": 0 as the first entry'
-        if holder := next((n for n, v in labels.items() if is_int(v) and v == 0), None):
-            fix = f'rename the label {holder!r}, which is 0, to "background"'
+        alike = (name for name in labels if name.strip().lower() == "background")
+        zero = (name for name, value in labels.items() if is_int(value) and value == 0)
+        if holder := next(alike, next(zero, None)):
+            fix = f'write "background": 0 in place of {shown(holder)}: {shown(labels[holder])}'
         return [problem("SK-D021", "background is not declared", where=where, fix=fix)]
     value = labels["background"]
     if is_int(value) and value == 0:
         return []
-    fix = 'write "background": 0; the label files must hold 0 where nothing is segmented'
-    return [problem("SK-D022", f"background is {value!r}", where=where, fix=fix)]
+    what, fix = f"background is {shown(value)}", 'write "background": 0'
+    if isinstance(value, list):
+        what += ", a list; it is the single value 0 and no region"
+        return [problem("SK-D029", what, where=where, fix=fix)]
+    if not is_int(value):
+        what += ", which is " + ("text" if isinstance(value, str) else "no integer")
+        return [problem("SK-D037", what, where=where, fix=fix)]
+    fix += "; the label files must hold 0 where nothing is segmented"
+    return [problem("SK-D022", what, where=where, fix=fix)]
 
 
-def _check_entry(name: str, value: Any, where: str) -> list[Problem]:
+def _check_names(labels: Mapping[str, Any], where: str) -> list[Problem]:
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in labels:
+        groups[same_name(" ".join(name.split()))].append(name)
+    # "Background": 0 without "background" is told with the background.
+    reserved = [name for name in SPECIAL if name != "background" or name in labels]
+    found = []
+    for key, names in groups.items():
+        if not key:
+            what, fix = f"a label is called {shown(names[0])}", "give every class a name"
+            found.append(problem("SK-D042", what, where=where, fix=fix))
+        elif key in reserved and (others := [name for name in names if name != key]):
+            what = f"{shown(others[0])} is an ordinary class; only {key!r} has a meaning of its own"
+            fix = f"write {key!r} if that is meant, else another name"
+            found.append(problem("SK-D043", what, where=where, fix=fix))
+        elif len(names) > 1:
+            what = f"{' and '.join(map(shown, names))} differ only in capitals or spaces"
+            fix = "give the classes names that cannot be mistaken for each other"
+            found.append(problem("SK-D043", what, where=where, fix=fix))
+    return found
+
+
+def _check_entry(name: str, value: Any, limit: int, where: str) -> list[Problem]:
     if isinstance(value, list):
         return _check_members(name, value, where)
+    what = f"the value of {shown(name)} is {shown(value)}"
     if not is_int(value):
-        what, fix = f"the value of {name!r} is {value!r}", "write an integer above 0"
-        if isinstance(value, (str, float)) and _integral(value):
-            fix = f'write "{name}": {int(float(value))}'
+        fix = "write an integer above 0"
+        if isinstance(value, (str, float)) and (whole := _integral(value)) is not None:
+            fix = f"write {shown(name)}: {whole}"
         return [problem("SK-D024", what, where=where, fix=fix)]
-    what = f"the value of {name!r} is {value}"
     if value < 0:
         fix = "use values above 0; voxels nobody annotated are declared with ignore_label"
         return [problem("SK-D025", what, where=where, fix=fix)]
     if value == 0:
         fix = "0 belongs to background; give the class a value of its own, also in the files"
         return [problem("SK-D027", what, where=where, fix=fix)]
-    if value > LARGEST_VALUE:
-        return [problem("SK-D027", what, where=where, fix=f"use values up to {LARGEST_VALUE}")]
+    if value > limit:
+        return [problem("SK-D027", what, where=where, fix=f"use values up to {limit}")]
     return []
 
 
-def _integral(value: str | float) -> bool:
-    try:
-        return float(value).is_integer()
-    except ValueError:
-        return False
+def _integral(value: str | float) -> int | None:
+    text = str(value).strip()
+    return int(text.split(".")[0]) if re.fullmatch(r"[+-]?[0-9]{1,18}(\.0*)?", text) else None
 
 
 def _check_members(name: str, members: list[Any], where: str) -> list[Problem]:
     bad = [m for m in members if not is_int(m) or not 0 < m <= LARGEST_VALUE]
     if members and not bad and len(set(members)) == len(members):
         return []
-    what = f"the region {name!r} is {members!r}"
+    what = f"the region {shown(name)} is {shown(members)}"
     fix = "list the values of its classes: integers above 0, each once"
     return [problem("SK-D033", what, where=where, fix=fix)]
 
@@ -129,7 +191,7 @@ def _check_duplicates(entries: Mapping[str, Any], where: str) -> list[Problem]:
             continue
         owner = owners.setdefault(frozenset(members), name)
         if owner != name:
-            what = f"{owner!r} and {name!r} are both {value}"
+            what = f"{shown(owner)} and {shown(name)} are both {shown(value)}"
             fix = "give each class a value of its own, or delete one of the two"
             found.append(problem("SK-D026", what, where=where, fix=fix))
     return found
@@ -143,76 +205,38 @@ def _check_ignore(
         value = content["ignore_label"]
         values = value if isinstance(value, list) else [value]
         given.append((f"{source}, key ignore_label", values))
-    taken = {0, *declared_values(labels)}
-    found = []
-    for where, values in given:
-        for value in values:
-            if not is_int(value):
-                fix = "write one integer (under ignore_label also a list of integers)"
-                what = f"the ignore label is {value!r}"
-                found.append(problem("SK-D028", what, where=where, fix=fix))
-            elif abs(value) > LARGEST_VALUE:
-                fix = f"use a value between {-LARGEST_VALUE} and {LARGEST_VALUE}"
-                what = f"the ignore label is {value}"
-                found.append(problem("SK-D028", what, where=where, fix=fix))
-            elif value in taken:
-                what = f"the ignore label {value} is also {_owner(labels, value)}"
-                fix = f"use another value, such as {max(taken) + 1}, in the files too"
-                found.append(problem("SK-D028", what, where=where, fix=fix))
-    return found
+    return [
+        problem("SK-D028", f"the ignore label {shown(value)} is {reason}", where=where, fix=fix)
+        for where, values in given
+        for value in values
+        for reason, fix in _reasons_against(value, labels, content)
+    ]
 
 
-def _owner(labels: Mapping[str, Any], value: int) -> str:
-    for name, entry in labels.items():
-        if name != "ignore" and value in (entry if isinstance(entry, list) else [entry]):
-            return f"a value of {name!r}"
+def _reasons_against(
+    value: Any, labels: Mapping[str, Any], content: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Say what is wrong with an ignore value, and what to write; nothing where it is fine."""
+    if not is_int(value):
+        fix = "write one integer (under ignore_label also a list of integers)"
+        return [("no integer", fix)]
+    if abs(value) > LARGEST_VALUE:
+        return [("out of range", f"use a value between {-LARGEST_VALUE} and {LARGEST_VALUE}")]
+    taken = {0, *(v for v in declared_values(labels) if v < LARGEST_VALUE)}
+    free = max(taken) + 1
+    entries = {name: entry for name, entry in labels.items() if name not in SPECIAL}
+    if is_multilabel(content):
+        if 0 < value < combinations_below(entries) and value not in taken:
+            return [("also a combination of structures", "use -1, in the files too")]
+        free = -1
+    if value in taken:
+        fix = f"use another value, such as {free}, in the files too"
+        return [(f"also {_owner(entries, value)}", fix)]
+    return []
+
+
+def _owner(entries: Mapping[str, Any], value: int) -> str:
+    for name, entry in entries.items():
+        if value in (entry if isinstance(entry, list) else [entry]):
+            return f"a value of {shown(name)}"
     return "the background"
-
-
-def _check_regions(
-    entries: Mapping[str, Any], content: Mapping[str, Any], where: str
-) -> list[Problem]:
-    has_regions = any(isinstance(v, list) and len(v) > 1 for v in entries.values())
-    if not has_regions:
-        if _ORDER not in content:
-            return []
-        what = "no label is a list of several classes"
-        return [problem("SK-D034", what, where=where, fix="delete regions_class_order")]
-    example = [v[0] if isinstance(v, list) and v else v for v in entries.values()]
-    fix = f"write one value a region, in the order of labels, later ones painted over earlier \
-ones, such as {json.dumps(example)}"
-    if _ORDER not in content:
-        what = "labels has regions; which value each is written with is missing"
-        return [problem("SK-D030", what, where=where, fix=fix)]
-    order = content[_ORDER]
-    if not isinstance(order, list) or len(order) != len(entries):
-        what = f"expected a list of {len(entries)} values ({', '.join(entries)}), got {order!r}"
-        return [problem("SK-D031", what, where=where, fix=fix)]
-    declared = declared_values(entries)
-    if wrong := [value for value in order if not is_int(value) or value not in declared]:
-        what = f"{wrong[0]!r} is not among the declared values {sorted(declared)}"
-        return [problem("SK-D032", what, where=where, fix=fix)]
-    regions = {name: v if isinstance(v, list) else [v] for name, v in entries.items()}
-    well_formed = all(is_int(value) for members in regions.values() for value in members)
-    return _check_painting(regions, order, where) if well_formed else []
-
-
-def _check_painting(
-    regions: Mapping[str, list[int]], order: list[int], where: str
-) -> list[Problem]:
-    """Check that painting the regions one over the other lets each of them be seen again."""
-    found = []
-    for (name, members), paint in zip(regions.items(), order, strict=True):
-        if paint not in members:
-            what = f"the region {name!r} is written as {paint}, which is not one of its classes"
-            fix = f"write it as one of {sorted(members)}, best as one that no region inside it has"
-            found.append(problem("SK-D036", what, where=where, fix=fix))
-    nested = sorted(regions, key=lambda name: -len(regions[name]))
-    paints = dict(zip(regions, order, strict=True))
-    fix = f"declare the regions in the order {', '.join(nested)}, from the outermost in, and write \
-regions_class_order {[paints[name] for name in nested]}"
-    for inner, outer in combinations(regions, 2):
-        if set(regions[inner]) < set(regions[outer]):
-            what = f"{outer!r} is painted after {inner!r}, which lies inside it, and hides it"
-            found.append(problem("SK-D035", what, where=where, fix=fix))
-    return found

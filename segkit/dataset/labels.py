@@ -1,13 +1,15 @@
 """``LabelSchema``: every meaning a voxel can have, in one place.
 
 On disk a label map holds raw values (any distinct integers). Inside segkit it holds indices:
--1 invalid, 0 background, 1..K-1 the classes in declaration order, K ignore.
+-1 invalid, 0 background, 1..K-1 the classes in declaration order, K ignore. Structures that may
+overlap have a channel each, whose indices are -1 invalid, 0 absent, 1 present, 2 ignore: a binary
+label map with K = 2. On disk they are bits of one integer or separate masks (see ``structures``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -53,16 +55,26 @@ class LabelSchema:
         classes: Foreground classes in declaration order; index i + 1 is ``classes[i]``.
         regions: Regions in declaration order; empty for ordinary label training.
         ignore_values: Raw values that mean "nobody annotated this".
+        overlapping: The classes are structures that may share voxels
+            (``"label_encoding": "multilabel"``).
+        left_out: Structures that are on disk but neither trained nor predicted.
     """
 
     classes: tuple[LabelClass, ...]
     regions: tuple[Region, ...] = ()
     ignore_values: tuple[int, ...] = ()
+    overlapping: bool = False
+    left_out: tuple[LabelClass, ...] = ()
 
     @property
     def num_classes(self) -> int:
-        """K: background plus the foreground classes."""
-        return 1 + len(self.classes)
+        """K: how many indices a channel tells apart, background included; 2 for structures."""
+        return 2 if self.overlapping else 1 + len(self.classes)
+
+    @property
+    def seg_channels(self) -> int:
+        """Channels of a segmentation: one a structure where they overlap, else 1."""
+        return len(self.classes) if self.overlapping else 1
 
     @property
     def ignore_index(self) -> int:
@@ -71,22 +83,27 @@ class LabelSchema:
 
     @property
     def num_outputs(self) -> int:
-        """Network channels: one a region (sigmoid), else one a class with background (softmax)."""
-        return len(self.regions) or self.num_classes
+        """Network channels: one a target (sigmoid), else one a class with background (softmax)."""
+        return len(self.target_names) if self.sigmoid else self.num_classes
 
     @property
     def has_regions(self) -> bool:
-        """Whether the network predicts regions (sigmoid) and not classes (softmax)."""
+        """Whether the targets are regions, made of the classes."""
         return bool(self.regions)
 
     @property
+    def sigmoid(self) -> bool:
+        """Whether the targets may overlap (regions, structures), so that each is a yes or no."""
+        return self.has_regions or self.overlapping
+
+    @property
     def target_names(self) -> tuple[str, ...]:
-        """Names of what is trained: the regions, else the foreground classes."""
+        """Names of what is trained: the regions, else the foreground classes or structures."""
         return tuple(target.name for target in self.regions or self.classes)
 
     @cached_property
     def raw_values(self) -> np.ndarray:
-        """(K,) raw value of every index 0..K-1."""
+        """Raw value of the background and of every class, in declaration order."""
         return np.array([0, *(c.value for c in self.classes)], dtype=np.int64)
 
     @cached_property
@@ -94,6 +111,37 @@ class LabelSchema:
         """(R, K) bool: whether class index k belongs to region r."""
         members = [np.isin(self.raw_values, region.members) for region in self.regions]
         return np.array(members, dtype=bool).reshape(len(self.regions), self.num_classes)
+
+    @cached_property
+    def structure_bits(self) -> tuple[int, ...]:
+        """Bit of every structure in a bitmask, which is its place among separate masks too."""
+        return self._bits_on_disk[: len(self.classes)]
+
+    @cached_property
+    def left_out_bits(self) -> tuple[int, ...]:
+        """Bits of the structures left out."""
+        return self._bits_on_disk[len(self.classes) :]
+
+    @property
+    def structures_on_disk(self) -> int:
+        """Masks a label file holds, one a bit, those left out among them."""
+        return 1 + max(self._bits_on_disk)
+
+    @property
+    def _bits_on_disk(self) -> tuple[int, ...]:
+        return tuple(bit_numbers([s.value for s in (*self.classes, *self.left_out)]))
+
+    def without(self, names: Sequence[str]) -> LabelSchema:
+        """Leave structures out of training and prediction; they keep their place on disk.
+
+        Raises:
+            ValueError: the structures do not overlap, or none would be left.
+        """
+        kept = tuple(c for c in self.classes if c.name not in names)
+        if names and not (self.overlapping and kept):
+            raise ValueError("only structures that overlap can be left out, and not all of them")
+        gone = tuple(c for c in self.classes if c.name in names)
+        return replace(self, classes=kept, left_out=(*self.left_out, *gone))
 
     @cached_property
     def paint_indices(self) -> np.ndarray:
@@ -104,11 +152,13 @@ class LabelSchema:
     def encode(self, raw: np.ndarray, *, source: object = None) -> np.ndarray:
         """Turn raw values into indices 0..K (K = ignore), int16, same shape.
 
+        Not for overlapping structures: see ``structures.encode_structures``.
+
         Raises:
             UserError: values that are fractional or that dataset.json does not declare; their
                 counts are given.
         """
-        integers = _as_integers(raw, source)
+        integers = as_integers(raw, source)
         ignored = {*self.ignore_values, UNANNOUNCED_IGNORE}
         table = {int(value): i for i, value in enumerate(self.raw_values)}
         table.update(dict.fromkeys(ignored - table.keys(), self.ignore_index))
@@ -120,7 +170,7 @@ class LabelSchema:
     def decode(self, indices: np.ndarray) -> np.ndarray:
         """Turn class indices 0..K-1 into raw values (smallest unsigned type that holds them).
 
-        Invalid voxels become background.
+        Invalid voxels become background. Not for overlapping structures.
         """
         highest = int(self.raw_values.max())
         dtype = np.uint8 if highest < 256 else np.uint16 if highest < 65536 else np.int32
@@ -160,7 +210,23 @@ class LabelSchema:
         ignore = content.get("ignore_label", [])
         ignore = [ignore] if isinstance(ignore, int) else list(ignore)
         ignore += [labels["ignore"]] if "ignore" in labels else []
-        return cls(classes=tuple(classes), regions=tuple(regions), ignore_values=tuple(ignore))
+        return cls(
+            classes=tuple(classes),
+            regions=tuple(regions),
+            ignore_values=tuple(ignore),
+            overlapping=content.get("label_encoding") == "multilabel",
+        )
+
+
+def bit_numbers(values: Sequence[int]) -> list[int]:
+    """Return the bit each structure occupies in a bitmask, from its value in dataset.json.
+
+    Values that all are powers of two are the bits' own values (1, 2, 4, 8); else they are the
+    structures' numbers 1, 2, 3, 4, and number n is bit n - 1.
+    """
+    if all(value > 0 and value & (value - 1) == 0 for value in values):
+        return [value.bit_length() - 1 for value in values]
+    return [value - 1 for value in values]
 
 
 def _look_up(integers: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
@@ -177,7 +243,12 @@ def _look_up(integers: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
     return entries_by_value[np.where(inside, integers.astype(np.int64) - low, -1)]
 
 
-def _as_integers(raw: np.ndarray, source: object) -> np.ndarray:
+def as_integers(raw: np.ndarray, source: object) -> np.ndarray:
+    """Return label values as integers.
+
+    Raises:
+        UserError: NaN, infinity or fractional values.
+    """
     if np.issubdtype(raw.dtype, np.integer):
         return raw
     if not np.isfinite(raw).all():

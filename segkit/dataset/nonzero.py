@@ -9,6 +9,9 @@ from segkit.types import Shape
 
 Box = tuple[tuple[int, int], ...]
 """Half-open (start, stop) of every axis."""
+BLACK_TOLERANCE = 1e-4
+"""Share of labelled voxels outside the nonzero mask up to which they are taken for mistakes; above
+it black is not always empty, and prediction is not forced to background there."""
 
 
 def nonzero_mask(image_czyx: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ Severity = Literal["error", "warning"]
 
 CODES: dict[str, tuple[Severity, str]] = {
     # dataset.json as a whole
-    "SK-D001": ("error", "dataset.json is missing or not valid JSON"),
+    "SK-D001": ("error", "dataset.json is missing or cannot be read"),
     "SK-D002": ("error", "a key of dataset.json occurs twice"),
     "SK-D003": ("error", "dataset.json does not hold keys and values"),
     "SK-D004": ("error", "a required key is missing"),
@@ -26,8 +26,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-D011": ("error", "the explicit case list ('dataset') is malformed"),
     "SK-D012": ("warning", "numTraining is not a count"),
     "SK-D013": ("warning", "JPEG images are lossy; labels are .png"),
-    "SK-D014": ("error", "label_encoding is not supported"),
+    "SK-D014": ("error", "label_encoding is unknown"),
     "SK-D015": ("error", "a key that looks like a misspelt one"),
+    "SK-D016": ("error", "dataset.json is not valid JSON"),
     # labels, regions, ignore
     "SK-D020": ("error", "labels declares no class"),
     "SK-D021": ("error", "background is not declared"),
@@ -38,6 +39,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-D026": ("error", "two labels share one meaning"),
     "SK-D027": ("error", "a label value is reserved or out of range"),
     "SK-D028": ("error", "the ignore label is malformed or in conflict with a class"),
+    "SK-D029": ("error", "background is a list"),
     "SK-D030": ("error", "regions without regions_class_order"),
     "SK-D031": ("error", "regions_class_order has the wrong length"),
     "SK-D032": ("error", "regions_class_order holds a value that no label declares"),
@@ -45,6 +47,19 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-D034": ("warning", "regions_class_order has no effect without regions"),
     "SK-D035": ("error", "a region is painted over by the region around it"),
     "SK-D036": ("error", "a region is written as a class it does not hold"),
+    "SK-D037": ("error", "background is not a number"),
+    "SK-D038": ("warning", "a region holds a value that no other label knows"),
+    # structures that overlap; names
+    "SK-D039": ("error", "regions among structures that overlap"),
+    "SK-D040": ("error", "the values of overlapping structures are neither bits nor numbers"),
+    "SK-D041": ("error", "too many classes, or more structures than a bitmask holds"),
+    "SK-D042": ("error", "a label name is empty"),
+    "SK-D043": ("warning", "label names that differ in capitals or spaces only"),
+    "SK-D044": ("error", "an overlapping structure's name cannot be a file name"),
+    "SK-D045": ("error", "the list of unannotated structures is malformed"),
+    "SK-D046": ("error", "an unannotated structure is not declared"),
+    "SK-D047": ("error", "unannotated structures without overlapping ones"),
+    "SK-D049": ("warning", "a region is written as a class of a region inside it"),
     # files
     "SK-F001": ("error", "a folder is missing"),
     "SK-F002": ("error", "no training case was found"),
@@ -60,12 +75,25 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-F012": ("error", "the files hold another number of channels than declared"),
     "SK-F013": ("error", "two files claim to be the same channel of one case"),
     "SK-F014": ("error", "a file has another ending than the model reads"),
+    "SK-F015": ("error", "a case name that cannot be used"),
+    "SK-F016": ("warning", "a case name that breaks in shells or on other systems"),
+    "SK-F017": ("warning", "case names that differ only in upper and lower case"),
+    "SK-F018": ("warning", "a file name with the channel number twice"),
+    "SK-F019": ("error", "a case whose files would overwrite another case's"),
+    "SK-F020": ("warning", "a mask has no image"),
+    "SK-F021": ("error", "a case has a label file and a label folder"),
+    "SK-F022": ("error", "a structure has no file in a label folder"),
+    "SK-F023": ("warning", "a label folder holds files that are not used"),
+    "SK-F024": ("warning", "the labels are stored in several ways"),
+    "SK-F025": ("error", "unannotated names a case that does not exist"),
     # geometry
     "SK-G001": ("error", "shapes differ within a case"),
     "SK-G002": ("error", "spacings differ within a case"),
     "SK-G003": ("warning", "origins differ within a case"),
     "SK-G004": ("warning", "directions differ within a case"),
     "SK-G005": ("warning", "the cases are stored in several orientations"),
+    "SK-G006": ("error", "a file has another number of dimensions than expected"),
+    "SK-G007": ("warning", "a NIfTI header that gives two different places (sform, qform)"),
     # voxels
     "SK-V001": ("error", "NaN or infinity among the voxels"),
     "SK-V002": ("error", "fractional label values"),
@@ -75,10 +103,14 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-V006": ("warning", "a declared class never occurs"),
     "SK-V007": ("warning", "label values were not checked"),
     "SK-V008": ("warning", "-1 in a label file without an announced ignore label"),
+    "SK-V009": ("warning", "labels lie where every channel is zero: black is not always empty"),
+    "SK-V010": ("warning", "cases have the same image"),
+    "SK-V011": ("warning", "no voxel of a case is annotated"),
+    "SK-V012": ("warning", "a structure named as not annotated has voxels"),
 }
 """Code -> (severity, meaning). Codes are never reused for another meaning."""
 
-LABEL_CODES = frozenset(code for code in CODES if "SK-D020" <= code <= "SK-D039")
+LABEL_CODES = frozenset(code for code in CODES if "SK-D020" <= code <= "SK-D041") | {"SK-D014"}
 """Problems that leave the meaning of label values undecided."""
 
 
@@ -112,11 +144,16 @@ def problem(
     return Problem(
         code=code,
         severity=CODES[code][0],
-        message=message,
-        where=str(where),
-        fix=fix,
-        case=case,
+        message=_printable(message),
+        where=_printable(str(where)),
+        fix=_printable(fix),
+        case=None if case is None else _printable(case),
     )
+
+
+def _printable(text: str) -> str:
+    """Escape what no terminal and no JSON file can hold: bytes of a file name that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def raise_errors(problems: Iterable[Problem], *, where: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from segkit.dataset.case_checks import Expectations, Findings, check_case
-from segkit.dataset.cases import Case, find_cases, largest_case
+from segkit.dataset.case_checks import check_case
+from segkit.dataset.cases import find_cases, largest_case
 from segkit.dataset.description import (
     DatasetDescription,
     check_content,
@@ -21,8 +20,9 @@ from segkit.dataset.description import (
     read_content,
 )
 from segkit.dataset.json_checks import mend
-from segkit.dataset.labels import LabelSchema
-from segkit.dataset.problems import CODES, LABEL_CODES, Problem, problem
+from segkit.dataset.label_parts import Expectations
+from segkit.dataset.problems import CODES, LABEL_CODES, Problem
+from segkit.dataset.together_checks import check_together
 from segkit.parallel import choose_jobs, map_cases
 
 __all__ = ["Problem", "Report", "validate_dataset"]
@@ -30,8 +30,14 @@ __all__ = ["Problem", "Report", "validate_dataset"]
 _SHOWN = 10
 _LAYOUT_CODES = frozenset({"SK-D007", "SK-D008", "SK-D009", "SK-D011"})
 """Problems that leave open which files belong to the data set."""
-_BYTES_PER_JOB, _BYTES_PER_VOXEL = 1 << 28, 24
-"""Memory of a worker, and what a voxel of an image adds to it."""
+_UNUSABLE = {
+    "SK-D010": "overwrite_image_reader_writer",
+    "SK-D045": "unannotated",
+    "SK-D047": "unannotated",
+}
+"""Problems after which a key is treated as if it were not there."""
+_BYTES_PER_JOB, _BYTES_PER_VOXEL, _BYTES_PER_STRUCTURE = 1 << 28, 24, 2
+"""Memory of a worker, what a voxel of an image adds to it, and what its every mask adds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,20 +83,23 @@ class Report:
         return "\n".join(blocks)
 
 
-def validate_dataset(folder: Path, *, jobs: int | None) -> Report:
+def validate_dataset(
+    folder: Path, *, jobs: int | None, content: dict[str, Any] | None = None
+) -> Report:
     """Check dataset.json and all files of all training cases; nothing stops at the first fault.
 
     Args:
         folder: The data set's folder, or its JSON file.
         jobs: Worker processes; None takes what CPUs and memory allow.
+        content: Taken for what the JSON file holds, which is not read then.
     """
     file = locate(folder)
     name = dataset_name(file)
-    content, problems = read_content(file)
+    content, problems = (content, []) if content is not None else read_content(file)
     if content is None and problems:
         return Report(dataset=name, cases=0, problems=tuple(problems))
     problems += check_content(content, file)
-    description, labels_known = _best_guess(content, file)
+    description, labels_known = best_guess(content, file)
     if description is None:
         return Report(dataset=name, cases=0, problems=tuple(problems))
     cases, misplaced = find_cases(description)
@@ -98,6 +107,7 @@ def validate_dataset(folder: Path, *, jobs: int | None) -> Report:
         channels=len(description.channel_names),
         labels=description.labels if labels_known else None,
         reader=description.reader,
+        overlapping=description.labels.overlapping,
     )
     findings = map_cases(
         partial(check_case, expected),
@@ -106,19 +116,23 @@ def validate_dataset(folder: Path, *, jobs: int | None) -> Report:
         jobs=choose_jobs(
             jobs,
             items=len(cases),
-            bytes_per_job=_BYTES_PER_JOB + _BYTES_PER_VOXEL * largest_case(cases),
+            bytes_per_job=_BYTES_PER_JOB + _bytes_per_voxel(description) * largest_case(cases),
         ),
         name=lambda case: case.id,
     )
     problems += misplaced
     problems += [found for finding in findings for found in finding.problems]
     if cases:
-        problems += _check_together(cases, findings, expected.labels, file)
+        problems += check_together(findings, expected.labels, file)
     labelled = sum(case.label is not None for case in cases)
     return Report(dataset=name, cases=labelled, problems=tuple(problems))
 
 
-def _best_guess(content: Any, file: Path) -> tuple[DatasetDescription | None, bool]:
+def _bytes_per_voxel(description: DatasetDescription) -> int:
+    return _BYTES_PER_VOXEL + _BYTES_PER_STRUCTURE * description.labels.seg_channels
+
+
+def best_guess(content: Any, file: Path) -> tuple[DatasetDescription | None, bool]:
     """Describe the data set as far as it can be understood, to go on in spite of errors.
 
     Returns:
@@ -132,36 +146,11 @@ def _best_guess(content: Any, file: Path) -> tuple[DatasetDescription | None, bo
     labels_known = "labels" in content and not codes & LABEL_CODES
     if codes & _LAYOUT_CODES:
         return None, labels_known
-    usable = dict(content)
-    if "SK-D010" in codes:
-        del usable["overwrite_image_reader_writer"]
+    unusable = {key for code, key in _UNUSABLE.items() if code in codes}
+    usable = {key: value for key, value in content.items() if key not in unusable}
     if not labels_known:
         usable = {**usable, "labels": {"background": 0}, "ignore_label": []}
     return describe(usable, file), labels_known
-
-
-def _check_together(
-    cases: Sequence[Case], findings: Sequence[Findings], schema: LabelSchema | None, file: Path
-) -> list[Problem]:
-    """Check what only all cases together show."""
-    found = []
-    if schema is None:
-        fix = "mend the errors of dataset.json, then validate again"
-        what = "label values were not checked, because labels is not understood"
-        found.append(problem("SK-V007", what, where=file, fix=fix))
-    else:
-        present = frozenset().union(*(finding.values for finding in findings))
-        for missing in (c for c in schema.classes if c.value not in present):
-            what = f"{missing.name} ({missing.value}) occurs in no label file"
-            fix = "delete it from labels, or add cases that have it"
-            found.append(problem("SK-V006", what, where=file, fix=fix))
-    codes = Counter(finding.orientation for finding in findings if finding.orientation)
-    if len(codes) > 1:
-        listing = ", ".join(f"{code} {count}" for code, count in codes.most_common())
-        what = f"cases are stored in {len(codes)} orientations ({listing})"
-        fix = "nothing needs to be done: cases are brought to the commonest one, results back"
-        found.append(problem("SK-G005", what, where=cases[0].images[0].parent, fix=fix))
-    return found
 
 
 def _blocks(title: str, problems: Sequence[Problem]) -> list[str]:
@@ -173,7 +162,8 @@ def _blocks(title: str, problems: Sequence[Problem]) -> list[str]:
     for (code, fix), group in groupby(ordered, key=lambda found: (found.code, found.fix)):
         alike = list(group)
         blocks.append(f"  {code} {CODES[code][1]}")
-        blocks += [f"    {found.where}: {found.message}" for found in alike[:_SHOWN]]
+        lines = [f"{found.where}: {found.message}" for found in alike[:_SHOWN]]
+        blocks += [f"    {line}" for line in "\n".join(lines).split("\n")]
         if len(alike) > _SHOWN:
             blocks.append(f"    ... and {len(alike) - _SHOWN} more (--json lists all)")
         blocks.append(f"    fix: {fix}")

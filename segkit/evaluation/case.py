@@ -8,27 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from segkit.dataset.image_io import read_labels
-from segkit.dataset.labels import BACKGROUND, INVALID, LabelSchema
-from segkit.dataset.nonzero import bounding_box, box_slices
+from segkit.dataset.label_files import apply_mask, read_label_map, structure_files
+from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
-from segkit.evaluation.overlap import Scores, as_classes, confusion_matrix, overlap_scores
-from segkit.evaluation.surface import SURFACE_METRICS, surface_scores
-from segkit.files import file_hash
-from segkit.types import Geometry, Spacing, Volume
-
-METRICS = (
-    "dice",
-    "iou",
-    "precision",
-    "recall",
-    "hd95_mm",
-    "assd_mm",
-    "nsd",
-    "volume_ref_ml",
-    "volume_pred_ml",
-)
-"""Every known metric, in the order in which they are shown."""
+from segkit.evaluation.explanations import LabelErrors, label_errors
+from segkit.evaluation.overlap import Scores
+from segkit.evaluation.scoring import Scoring
+from segkit.evaluation.targets import score_case, unannotated_targets, voxel_ml
+from segkit.files import content_hash, file_hash
+from segkit.types import Geometry, Volume
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +26,11 @@ class CasePair:
     case: str
     pred: Path
     ref: Path
+    """Label files; for overlapping structures each may be a folder of one mask a structure."""
+    mask: Path | None = None
+    """Region of interest: where it is 0 the reference is ignored."""
+    unannotated: tuple[str, ...] = ()
+    """Overlapping structures nobody looked for in this case; their files may be missing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,13 +40,17 @@ class CaseScores:
     case: str
     labels: dict[str, Scores]
     regions: dict[str, Scores]
+    unannotated: tuple[str, ...] = ()
+    """Targets without an annotated voxel: all their scores are None."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseResult:
-    """What a worker sends back: the scores, what to warn about, and the hash of both files."""
+    """What a worker sends back: scores, errors, what to warn about, the hash of all files."""
 
     scores: CaseScores
+    errors: tuple[LabelErrors, ...]
+    """Of the labels with a region around them."""
     warnings: tuple[str, ...]
     source_hash: str
 
@@ -63,9 +60,7 @@ class EvaluationSettings:
     """Everything besides the files that the scores of a case depend on."""
 
     schema: LabelSchema
-    metrics: tuple[str, ...]
-    """Names out of :data:`METRICS`."""
-    nsd_tolerance_mm: float = 1.0
+    scoring: Scoring
     reader: str | None = None
     """Image reader class named in dataset.json; None chooses by file ending."""
 
@@ -73,77 +68,30 @@ class EvaluationSettings:
 def evaluate_case(pair: CasePair, settings: EvaluationSettings) -> CaseResult:
     """Read and score one case.
 
+    The two may lie on disk in different layouts. -1 in a prediction is background, in a reference
+    it is ignored.
+
     Raises:
         UserError: a file is unreadable, holds undeclared values, or the shapes differ.
     """
-    ref = read_labels(pair.ref, settings.reader)
-    pred = read_labels(pair.pred, settings.reader)
+    schema, reader = settings.schema, settings.reader
+    # What is ignored in the prediction is no class, and so it counts as background.
+    pred = read_label_map(pair.pred, schema, reader, unannotated=pair.unannotated)
+    ref = read_label_map(pair.ref, schema, reader, unannotated=pair.unannotated)
     _check_shapes(pair, ref, pred)
-    labels, regions = score_case(
-        settings.schema.encode(ref.array[0], source=pair.ref),
-        settings.schema.encode(_fill_invalid(pred.array[0]), source=pair.pred),
-        ref.geometry,
-        settings,
-    )
+    ref = apply_mask(ref, pair.mask, schema, reader)
+    labels, regions = score_case(ref.array, pred.array, ref.geometry, schema, settings.scoring)
     return CaseResult(
-        scores=CaseScores(case=pair.case, labels=labels, regions=regions),
+        scores=CaseScores(
+            case=pair.case,
+            labels=labels,
+            regions=regions,
+            unannotated=unannotated_targets(ref.array, schema),
+        ),
+        errors=label_errors(ref.array[0], pred.array[0], schema, voxel_ml(ref.geometry)),
         warnings=geometry_warnings(pair.case, ref.geometry, pred.geometry),
-        source_hash=file_hash(pair.ref) + file_hash(pair.pred),
+        source_hash=_hash([pair.ref, pair.pred, pair.mask]),
     )
-
-
-def score_case(
-    ref: np.ndarray, pred: np.ndarray, geometry: Geometry, settings: EvaluationSettings
-) -> tuple[dict[str, Scores], dict[str, Scores]]:
-    """Score every label and every region of two maps (Z, Y, X) of schema indices.
-
-    Returns:
-        Label name -> scores, and region name -> scores.
-    """
-    schema = settings.schema
-    labels = [label.name for label in schema.classes]
-    regions = [region.name for region in schema.regions]
-    members = np.concatenate([np.eye(schema.num_classes, dtype=bool)[1:], schema.region_members])
-    confusion = confusion_matrix(ref, pred, schema.num_classes)
-    scores = overlap_scores(confusion, members, voxel_ml(geometry))
-    if any(metric in SURFACE_METRICS for metric in settings.metrics):
-        surfaces = _surfaces(ref, pred, members, geometry.spacing_mm, settings)
-        scores = [overlap | surface for overlap, surface in zip(scores, surfaces, strict=True)]
-    asked = [{metric: target[metric] for metric in settings.metrics} for target in scores]
-    return (
-        dict(zip(labels, asked[: len(labels)], strict=True)),
-        dict(zip(regions, asked[len(labels) :], strict=True)),
-    )
-
-
-def _surfaces(
-    ref: np.ndarray,
-    pred: np.ndarray,
-    members: np.ndarray,
-    spacing_mm: Spacing,
-    settings: EvaluationSettings,
-) -> list[Scores]:
-    """Score surfaces; what the reference ignores is background on both sides."""
-    num_classes = settings.schema.num_classes
-    pred = np.where(ref == num_classes, BACKGROUND, as_classes(pred, num_classes))
-    ref = as_classes(ref, num_classes)
-    foreground = (ref != BACKGROUND) | (pred != BACKGROUND)
-    if not foreground.any():
-        return [dict.fromkeys(SURFACE_METRICS) for _ in members]
-    # Many small targets in a large image: look only where there are any. The slice axis stays
-    # whole, for its length tells a plane from a volume.
-    box = (slice(None), *box_slices(bounding_box(foreground)[1:]))
-    tolerance = settings.nsd_tolerance_mm
-    return [
-        surface_scores(target[ref[box]], target[pred[box]], spacing_mm, tolerance_mm=tolerance)
-        for target in members
-    ]
-
-
-def voxel_ml(geometry: Geometry) -> float:
-    """Return the volume of a voxel in millilitres; a plane counts as 1 mm thick."""
-    thickness, height, width = geometry.spacing_mm
-    return (thickness if geometry.stored_ndim == 3 else 1.0) * height * width / 1000
 
 
 def geometry_warnings(case: str, ref: Geometry, pred: Geometry) -> tuple[str, ...]:
@@ -168,11 +116,6 @@ def _text(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
-def _fill_invalid(raw: np.ndarray) -> np.ndarray:
-    """Turn -1 of a prediction into background, before it could be read as ignore."""
-    return np.where(raw == INVALID, BACKGROUND, raw)
-
-
 def _check_shapes(pair: CasePair, ref: Volume, pred: Volume) -> None:
     if ref.shape != pred.shape:
         raise UserError(
@@ -181,3 +124,14 @@ def _check_shapes(pair: CasePair, ref: Volume, pred: Volume) -> None:
             where=pair.pred,
             fix="bring the prediction back to the grid of the image it was made from",
         )
+
+
+def _hash(paths: Sequence[Path | None]) -> str:
+    """Hash files, and the named files of folders."""
+    contents: list[object] = []
+    for path in paths:
+        if path is not None and path.is_dir():
+            contents.append({name: file_hash(file) for name, file in structure_files(path).items()})
+        else:
+            contents.append(None if path is None else file_hash(path))
+    return content_hash(contents)

@@ -12,6 +12,7 @@ dice, iou                       neither reference nor prediction has a voxel
 precision                       nothing is predicted
 recall                          nothing is in the reference
 volume_ref_ml, volume_pred_ml   never
+all of them                     no voxel is annotated
 ==============================  ==============================================================
 """
 
@@ -64,6 +65,8 @@ def overlap_scores(confusion: np.ndarray, members: np.ndarray, voxel_ml: float) 
     Returns:
         One mapping of :data:`OVERLAP_METRICS` per target.
     """
+    if not confusion.any():
+        return [dict.fromkeys(OVERLAP_METRICS) for _ in members]
     rows = members.astype(np.int64)
     both = ((rows @ confusion) * rows).sum(axis=1)
     in_ref, in_pred = rows @ confusion.sum(axis=1), rows @ confusion.sum(axis=0)
@@ -73,14 +76,15 @@ def overlap_scores(confusion: np.ndarray, members: np.ndarray, voxel_ml: float) 
 
 def _scores(both: int, in_ref: int, in_pred: int, voxel_ml: float) -> Scores:
     return {
-        "dice": _ratio(2 * both, in_ref + in_pred),
-        "iou": _ratio(both, in_ref + in_pred - both),
-        "precision": _ratio(both, in_pred),
-        "recall": _ratio(both, in_ref),
+        "dice": ratio(2 * both, in_ref + in_pred),
+        "iou": ratio(both, in_ref + in_pred - both),
+        "precision": ratio(both, in_pred),
+        "recall": ratio(both, in_ref),
         "volume_ref_ml": in_ref * voxel_ml,
         "volume_pred_ml": in_pred * voxel_ml,
     }
 
 
-def _ratio(numerator: int, denominator: int) -> float | None:
+def ratio(numerator: int, denominator: int) -> float | None:
+    """Divide; None where there is nothing to divide by."""
     return numerator / denominator if denominator else None

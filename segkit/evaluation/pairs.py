@@ -1,25 +1,43 @@
-"""Which prediction belongs to which reference."""
+"""Which prediction belongs to which reference, and to which mask."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from segkit.dataset.description import DatasetDescription
+from segkit.dataset.label_files import label_path, structure_files
 from segkit.errors import UserError
 from segkit.evaluation.case import CasePair
 
 
 def pair_files(
-    pred_dir: Path, ref_dir: Path, ending: str
+    pred_dir: Path,
+    ref_dir: Path,
+    description: DatasetDescription,
+    *,
+    masks_dir: Path | None = None,
 ) -> tuple[list[CasePair], tuple[str, ...]]:
-    """Match predictions and references by file name; other files are left alone.
+    """Match predictions and references by case name; other files are left alone.
+
+    A case is a file CASE.ext, or for overlapping structures a folder CASE of one file a structure;
+    the two sides may differ in this.
+
+    Args:
+        pred_dir: Holds the predictions.
+        ref_dir: Holds the references.
+        description: The data set.
+        masks_dir: Holds CASE.ext for cases of which only a part is to be evaluated.
 
     Returns:
         The pairs, sorted by case, and the cases that have a reference and no prediction.
 
     Raises:
-        UserError: no such folder, no prediction, or predictions without a reference.
+        UserError: no such folder, no prediction, a case that lies there twice, predictions without
+            a reference, or masks that belong to none of the cases.
     """
-    predictions, references = _files(pred_dir, ending), _files(ref_dir, ending)
+    ending = description.label_ending
+    predictions, references = (_label_maps(folder, description) for folder in (pred_dir, ref_dir))
     if not predictions:
         fix = f"give a folder with files named CASE{ending}"
         raise UserError(f"no prediction ends in {ending}", where=pred_dir, fix=fix)
@@ -30,18 +48,73 @@ def pair_files(
             where=ref_dir,
             fix=f"add CASE{ending} to the references, or take the predictions away",
         )
+    masks = {} if masks_dir is None else _files(masks_dir, ending)
     pairs = [
-        CasePair(case=case, pred=path, ref=references[case]) for case, path in predictions.items()
+        CasePair(
+            case=case,
+            pred=path,
+            ref=references[case],
+            mask=masks.get(case),
+            unannotated=description.unannotated.get(case, ()),
+        )
+        for case, path in sorted(predictions.items())
     ]
+    if masks_dir is not None and not any(pair.mask for pair in pairs):
+        fix = f"name the masks CASE{ending}, as the predictions"
+        raise UserError("no mask belongs to a predicted case", where=masks_dir, fix=fix)
     return pairs, tuple(sorted(references.keys() - predictions.keys()))
 
 
+def find_label_map(folder: Path, case: str, description: DatasetDescription) -> Path:
+    """Return where the labels of a case lie in a folder: CASE.ext, or the folder CASE.
+
+    Raises:
+        UserError: both are there.
+    """
+    file, subfolder = (
+        label_path(folder, case, description.label_ending, layout)
+        for layout in ("integers", "folder")
+    )
+    if not (description.labels.overlapping and subfolder.is_dir()):
+        return file
+    _refuse_doubles(folder, [case] if file.is_file() else [])
+    return subfolder
+
+
+def own_masks(ref_dir: Path, description: DatasetDescription) -> Path | None:
+    """Return the data set's masksTr where the references are its own labelsTr; else None."""
+    masks = description.folder / "masksTr"
+    own = ref_dir.resolve() == (description.folder / "labelsTr").resolve()
+    return masks if own and masks.is_dir() else None
+
+
+def _label_maps(folder: Path, description: DatasetDescription) -> dict[str, Path]:
+    """Map case to its file or folder; hidden ones are none."""
+    files = _files(folder, description.label_ending)
+    if not description.labels.overlapping:
+        return files
+    names = {structure.name for structure in description.labels.classes}
+    folders = {
+        path.name: path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and names & structure_files(path).keys()
+    }
+    _refuse_doubles(folder, sorted(files.keys() & folders.keys()))
+    return files | folders
+
+
+def _refuse_doubles(folder: Path, cases: Sequence[str]) -> None:
+    if cases:
+        what = f"there as a file and as a folder: {', '.join(cases)}"
+        raise UserError(what, where=folder, fix="take one of the two away")
+
+
 def _files(folder: Path, ending: str) -> dict[str, Path]:
-    """Map case to file, sorted by case; hidden files are none."""
+    """Map case to file; hidden files are none."""
     if not folder.is_dir():
         raise UserError("no such folder", where=folder, fix="check the path")
     return {
         path.name.removesuffix(ending): path
-        for path in sorted(folder.iterdir())
+        for path in folder.iterdir()
         if path.name.endswith(ending) and not path.name.startswith(".") and path.is_file()
     }

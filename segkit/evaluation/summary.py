@@ -1,32 +1,34 @@
 """From two folders of label maps to one summary: statistics per target over the cases.
 
-A target is a label, or a region where the dataset has regions; background is none. Undefined
-values (see ``overlap`` and ``surface``) are left out of every statistic and counted.
+A target is a label, a structure, or a region where the dataset has regions; background is none.
+Undefined values (see ``overlap``, ``surface`` and ``lesions``) are left out of every statistic and
+counted.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segkit.dataset.description import DatasetDescription
-from segkit.errors import UserError, nearest
+from segkit.errors import UserError
 from segkit.evaluation.case import (
-    METRICS,
     CasePair,
     CaseResult,
     CaseScores,
     EvaluationSettings,
     evaluate_case,
 )
-from segkit.evaluation.overlap import OVERLAP_METRICS
-from segkit.evaluation.pairs import pair_files
+from segkit.evaluation.explanations import Explanation, explain
+from segkit.evaluation.lesions import LESION_COUNTS, rate_lesions
+from segkit.evaluation.overlap import Scores
+from segkit.evaluation.pairs import own_masks, pair_files
+from segkit.evaluation.scoring import DEFAULT_SCORING, Scoring
 from segkit.evaluation.statistics import Table, foreground_mean, tabulate
 from segkit.files import content_hash, read_artifact, write_artifact, write_text
 from segkit.parallel import choose_jobs, map_cases
@@ -34,9 +36,10 @@ from segkit.runtime import log
 from segkit.structs import from_mapping, to_mapping
 
 SUMMARY_VERSION = 1
-DEFAULT_METRICS = tuple(metric for metric in METRICS if metric in OVERLAP_METRICS)
 BYTES_PER_JOB = 5 << 29
 """Measured: 2.4 GB for a case of 512 x 512 x 300 voxels, while its labels are looked up."""
+BYTES_PER_STRUCTURE = 1 << 28
+"""More for every structure that may overlap others; measured: 0.2 GB for the same case."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,11 +49,19 @@ class Summary:
     dataset: str
     metrics: tuple[str, ...]
     nsd_tolerance_mm: float
+    absent_score: float | None = None
+    """What a target on neither side scores; None: nothing, it is undefined."""
     labels: Table
+    """Classes, or structures that overlap."""
     regions: Table
     """Empty where the dataset has no regions."""
     foreground_mean: dict[str, float | None]
     """Mean over the regions, or the labels where there are none, of their means."""
+    explanations: tuple[Explanation, ...] = ()
+    """Why labels score lower than the region around them."""
+    lesion_totals: dict[str, dict[str, Scores]] = field(default_factory=dict)
+    """``labels`` and ``regions``: lesion metrics of all cases' lesions taken together; empty unless
+    the three counts were asked for."""
     cases: tuple[CaseScores, ...]
     not_predicted: tuple[str, ...]
     """Cases with a reference and no prediction."""
@@ -62,43 +73,44 @@ class Summary:
         """What ``foreground_mean`` is over: the regions, or the labels where there are none."""
         return self.regions or self.labels
 
+    def unannotated(self, target: str) -> int:
+        """Count the cases in which no voxel of a target is annotated."""
+        return sum(target in case.unannotated for case in self.cases)
+
 
 def evaluate_folders(
     pred_dir: Path,
     ref_dir: Path,
     description: DatasetDescription,
     *,
-    metrics: Sequence[str] | None = None,
+    scoring: Scoring = DEFAULT_SCORING,
+    masks_dir: Path | None = None,
     jobs: int | None = None,
-    nsd_tolerance_mm: float = 1.0,
 ) -> Summary:
     """Compare every prediction in a folder with the reference of the same file name.
 
     Args:
-        pred_dir: Holds CASE + ending; other files in it are left alone.
+        pred_dir: Holds CASE + ending (or, where structures overlap, folders CASE); other files in
+            it are left alone.
         ref_dir: Holds the references under the same names.
         description: The dataset; its labels, file ending and reader apply to both folders.
-        metrics: Names out of :data:`METRICS`; None takes :data:`DEFAULT_METRICS` (surface
-            distances take longer and are computed only when asked for).
+        scoring: What to compute.
+        masks_dir: Regions of interest, CASE + ending; outside them nothing counts. None takes the
+            dataset's masksTr where ``ref_dir`` is its labelsTr.
         jobs: Worker processes; None chooses.
-        nsd_tolerance_mm: Distance that still counts as on the surface (``nsd``).
 
     Raises:
         UserError: no prediction, a prediction without reference, shapes that differ, undeclared
-            label values, an unknown metric.
+            label values.
     """
-    pairs, not_predicted = pair_files(pred_dir, ref_dir, description.label_ending)
+    masks_dir = masks_dir or own_masks(ref_dir, description)
+    pairs, not_predicted = pair_files(pred_dir, ref_dir, description, masks_dir=masks_dir)
     if not_predicted:
         count, total = len(not_predicted), len(not_predicted) + len(pairs)
         text = "note: %d of %d references have no prediction and are left out, in %s"
         log.info(text, count, total, ref_dir)
     return evaluate_pairs(
-        pairs,
-        description,
-        metrics=metrics,
-        jobs=jobs,
-        nsd_tolerance_mm=nsd_tolerance_mm,
-        not_predicted=not_predicted,
+        pairs, description, scoring=scoring, jobs=jobs, not_predicted=not_predicted
     )
 
 
@@ -106,9 +118,8 @@ def evaluate_pairs(
     pairs: Sequence[CasePair],
     description: DatasetDescription,
     *,
-    metrics: Sequence[str] | None = None,
+    scoring: Scoring = DEFAULT_SCORING,
     jobs: int | None = None,
-    nsd_tolerance_mm: float = 1.0,
     not_predicted: Sequence[str] = (),
 ) -> Summary:
     """Compare each prediction with its reference; see :func:`evaluate_folders`.
@@ -116,31 +127,28 @@ def evaluate_pairs(
     Args:
         pairs: What to compare; at least one.
         description: The dataset.
-        metrics: Names out of :data:`METRICS`; None takes :data:`DEFAULT_METRICS`.
+        scoring: What to compute.
         jobs: Worker processes; None chooses.
-        nsd_tolerance_mm: Distance that still counts as on the surface (``nsd``).
         not_predicted: Cases to name as missing in the summary.
 
     Raises:
-        UserError: nothing to compare, shapes that differ, undeclared label values, an unknown
-            metric.
+        UserError: nothing to compare, shapes that differ, undeclared label values.
     """
     if not pairs:
         raise UserError("there is no case to evaluate", fix="predict some cases first")
-    settings = EvaluationSettings(
-        schema=description.labels,
-        metrics=check_metrics(metrics),
-        nsd_tolerance_mm=_check_tolerance(nsd_tolerance_mm),
-        reader=description.reader,
-    )
+    schema = description.labels
+    settings = EvaluationSettings(schema=schema, scoring=scoring, reader=description.reader)
     results = _evaluate(pairs, settings, jobs)
     scores = tuple(result.scores for result in results)
+    tables = summarize(scores, scoring.metrics)
     sources = [description.hash(), to_mapping(settings), [r.source_hash for r in results]]
     return Summary(
         dataset=description.name,
-        metrics=settings.metrics,
-        nsd_tolerance_mm=settings.nsd_tolerance_mm,
-        **summarize(scores, settings.metrics),
+        metrics=scoring.metrics,
+        nsd_tolerance_mm=scoring.nsd_tolerance_mm,
+        absent_score=scoring.absent_score,
+        **tables,
+        explanations=explain([r.errors for r in results], tables["labels"], tables["regions"]),
         cases=scores,
         not_predicted=tuple(not_predicted),
         made_from=content_hash(sources),
@@ -150,11 +158,14 @@ def evaluate_pairs(
 def _evaluate(
     pairs: Sequence[CasePair], settings: EvaluationSettings, jobs: int | None
 ) -> list[CaseResult]:
+    if masked := sum(pair.mask is not None for pair in pairs):
+        log.info("%d of %d cases are evaluated only inside their mask", masked, len(pairs))
+    needed = BYTES_PER_JOB + BYTES_PER_STRUCTURE * (settings.schema.seg_channels - 1)
     results: list[CaseResult] = map_cases(
         partial(evaluate_case, settings=settings),
         pairs,
         label="evaluate",
-        jobs=choose_jobs(jobs, items=len(pairs), bytes_per_job=BYTES_PER_JOB),
+        jobs=choose_jobs(jobs, items=len(pairs), bytes_per_job=needed),
         name=_case_name,
     )
     for warning in (text for result in results for text in result.warnings):
@@ -163,30 +174,27 @@ def _evaluate(
 
 
 def summarize(cases: Sequence[CaseScores], metrics: Sequence[str]) -> dict[str, Any]:
-    """Compute the three blocks ``labels``, ``regions`` and ``foreground_mean`` of a summary."""
-    labels = tabulate([case.labels for case in cases], metrics)
-    regions = tabulate([case.regions for case in cases], metrics)
-    mean = foreground_mean(regions or labels, metrics)
-    return {"labels": labels, "regions": regions, "foreground_mean": mean}
+    """Compute ``labels``, ``regions``, ``foreground_mean`` and ``lesion_totals`` of a summary."""
+    blocks = {"labels": [c.labels for c in cases], "regions": [c.regions for c in cases]}
+    labels, regions = (tabulate(block, metrics) for block in blocks.values())
+    counted = set(metrics) >= set(LESION_COUNTS)
+    return {
+        "labels": labels,
+        "regions": regions,
+        "foreground_mean": foreground_mean(regions or labels, metrics),
+        "lesion_totals": {k: lesion_totals(v) for k, v in blocks.items()} if counted else {},
+    }
 
 
-def check_metrics(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the metrics asked for in their usual order, each once; None gives the default.
-
-    Raises:
-        UserError: an unknown name, or none at all.
-    """
-    if names is None:
-        return DEFAULT_METRICS
-    for name in names:
-        if name not in METRICS:
-            raise UserError(
-                f"unknown metric {name!r}", where="--metrics", fix=nearest(name, METRICS)
-            )
-    if not names:
-        fix = f"give some of {', '.join(METRICS)}"
-        raise UserError("no metric was asked for", where="--metrics", fix=fix)
-    return tuple(metric for metric in METRICS if metric in names)
+def lesion_totals(cases: Sequence[Mapping[str, Scores]]) -> dict[str, Scores]:
+    """Add up the lesion counts of all cases in which a target is annotated, and rate the sums."""
+    targets = cases[0].keys() if cases else ()
+    return {
+        target: rate_lesions(
+            *(int(sum(case[target][count] or 0 for case in cases)) for count in LESION_COUNTS)
+        )
+        for target in targets
+    }
 
 
 def save_summary(summary: Summary, folder: Path) -> None:
@@ -221,13 +229,6 @@ def cases_csv(summary: Summary) -> str:
                 # csv writes None as an empty cell.
                 writer.writerow([case.case, kind, name, *map(scores.get, summary.metrics)])
     return text.getvalue()
-
-
-def _check_tolerance(tolerance_mm: float) -> float:
-    if not (math.isfinite(tolerance_mm) and tolerance_mm >= 0):
-        fix = "give a distance in mm, 0 or more"
-        raise UserError(f"NSD tolerance {tolerance_mm} mm", where="--nsd-tolerance-mm", fix=fix)
-    return float(tolerance_mm)
 
 
 def _case_name(pair: CasePair) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from segkit.evaluation.scoring import SHARES
 from segkit.evaluation.statistics import Statistics
 from segkit.evaluation.summary import Summary
 
@@ -18,6 +19,12 @@ TITLES = {
     "nsd": "NSD",
     "volume_ref_ml": "ref ml",
     "volume_pred_ml": "pred ml",
+    "lesion_tp": "lesions found",
+    "lesion_fp": "lesions false",
+    "lesion_fn": "lesions missed",
+    "lesion_precision": "lesion precision",
+    "lesion_recall": "lesion recall",
+    "lesion_f1": "lesion F1",
 }
 """Headings, in the order of the columns."""
 
@@ -26,7 +33,9 @@ def render_table(summary: Summary) -> str:
     """Lay the summary out in columns, labels and regions under their own headings.
 
     The first metric comes with its standard deviation, its 95% interval and the number of cases
-    it is the mean of; the others as means. A row ends with what its means leave out.
+    it is the mean of; the others as means. A row ends with what its means leave out. Below the
+    columns stand, a line each, what absence counts as, the lesions of all cases, and why labels
+    score lower than the region around them.
     """
     metrics = summary.metrics
     blocks = [("label", summary.labels), ("region", summary.regions)]
@@ -34,16 +43,39 @@ def render_table(summary: Summary) -> str:
     for kind, table in blocks:
         if table:
             rows += [[], _heading(kind, metrics)] if rows else [_heading(kind, metrics)]
-            rows += [_row(name, target, metrics) for name, target in table.items()]
+            rows += [_row(name, target, summary) for name, target in table.items()]
     rows += [[], _last_row(summary, metrics)]
-    return _align(rows)
+    remarks = [*absent_remark(summary), *lesion_remarks(summary)]
+    remarks += [explanation.text for explanation in summary.explanations]
+    return "\n".join([_align(rows), *(["", *remarks] if remarks else [])])
+
+
+def absent_remark(summary: Summary) -> list[str]:
+    """Say what a target on neither side counts as, in one line; none where it is undefined."""
+    if summary.absent_score is None:
+        return []
+    score = f"{summary.absent_score:g}"
+    return [f"a target that is in neither reference nor prediction counts as {score}, not as n/a"]
+
+
+def lesion_remarks(summary: Summary) -> list[str]:
+    """Say of every target how many lesions of all cases are found; none where not counted."""
+    lines = {
+        name: f"{name}: {counts['lesion_tp']:.0f} of "
+        f"{(counts['lesion_tp'] or 0) + (counts['lesion_fn'] or 0):.0f} lesions of all cases are "
+        f"found, {counts['lesion_fp']:.0f} are false "
+        f"(lesion F1 {number(counts['lesion_f1'], 'lesion_f1')})"
+        for block in summary.lesion_totals.values()
+        for name, counts in block.items()
+    }
+    return list(lines.values())
 
 
 def number(value: float | None, metric: str) -> str:
-    """Format a value; shares (0..1) get three decimals, mm and ml two, undefined ones ``n/a``."""
+    """Format a value; shares (0..1) get three decimals, all else two, undefined ones ``n/a``."""
     if value is None:
         return "n/a"
-    return f"{value:.2f}" if metric.endswith(("_mm", "_ml")) else f"{value:.3f}"
+    return f"{value:.3f}" if metric in SHARES else f"{value:.2f}"
 
 
 def mean_and_std(statistics: Statistics, metric: str) -> str:
@@ -61,17 +93,23 @@ def interval(statistics: Statistics, metric: str) -> str:
     return f"[{number(low, metric)}, {number(high, metric)}]"
 
 
-def absence(statistics: Statistics) -> str:
-    """Say in how many cases the metric is undefined; empty where it is defined in all."""
+def absence(statistics: Statistics, unannotated: int = 0) -> str:
+    """Say in how many cases the metric is undefined, and why; empty where it is defined in all."""
     if not statistics.undefined:
         return ""
-    return f"n/a (absent in {statistics.undefined} of {statistics.undefined + statistics.n})"
+    reasons = {"absent": statistics.undefined - unannotated, "not annotated": unannotated}
+    listing = ", ".join(f"{why} in {count}" for why, count in reasons.items() if count)
+    return f"n/a ({listing} of {statistics.undefined + statistics.n})"
 
 
-def note(target: Mapping[str, Statistics]) -> str:
-    """Say what the means of a row leave out: absent cases, and more of them for some metrics.
+def note(target: Mapping[str, Statistics], unannotated: int = 0) -> str:
+    """Say what the means of a row leave out: some cases, and more of them for some metrics.
 
     Empty where nothing is left out.
+
+    Args:
+        target: Metric -> statistics of the row.
+        unannotated: Cases in which no voxel of the target is annotated.
     """
     first, *others = (metric for metric in TITLES if metric in target)
     fewer = [
@@ -79,7 +117,7 @@ def note(target: Mapping[str, Statistics]) -> str:
         for metric in others
         if target[metric].n < target[first].n
     ]
-    return ", ".join(filter(None, [absence(target[first]), *fewer]))
+    return ", ".join(filter(None, [absence(target[first], unannotated), *fewer]))
 
 
 def _heading(kind: str, metrics: Sequence[str]) -> Row:
@@ -87,8 +125,8 @@ def _heading(kind: str, metrics: Sequence[str]) -> Row:
     return [kind, f"{first} mean ± std", "95% CI", "n", *others, ""]
 
 
-def _row(name: str, target: Mapping[str, Statistics], metrics: Sequence[str]) -> Row:
-    first, *others = metrics
+def _row(name: str, target: Mapping[str, Statistics], summary: Summary) -> Row:
+    first, *others = summary.metrics
     statistics = target[first]
     return [
         name,
@@ -96,7 +134,7 @@ def _row(name: str, target: Mapping[str, Statistics], metrics: Sequence[str]) ->
         interval(statistics, first),
         str(statistics.n),
         *(number(target[metric].mean, metric) for metric in others),
-        note(target),
+        note(target, summary.unannotated(name)),
     ]
 
 

@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from segkit.dataset.cases import Case
-from segkit.dataset.image_io import read_image, write_labels
+from segkit.dataset.image_io import read_image
+from segkit.dataset.label_files import write_label_map
 from segkit.inference.export import logits_to_segmentation, probabilities, save_probabilities
 from segkit.inference.model import Model
 from segkit.inference.predictor import PredictionSettings, predict_logits
 from segkit.preprocessing.pipeline import preprocess_case
+from segkit.types import Volume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,29 +34,26 @@ class CasePredictor:
 
         Args:
             case: Image files, one a channel.
-            output: Label map to write.
+            output: Label file or folder to write, as ``label_files.label_path`` names it.
             keep_probabilities: Also write ``CASE.npz`` beside it.
 
         Raises:
-            UserError: unreadable files or channels that do not fit the model.
+            UserError: unreadable files, channels that do not fit the model, or the place cannot be
+                written.
         """
         volume = read_image(case.images, self.model.description.reader)
-        prepared = preprocess_case(
-            volume,
-            None,
-            self.model.plan,
-            self.model.settings.configuration,
-            case=case.id,
-            files=tuple(path.name for path in case.images),
-        )
+        plan, configuration = self.model.plan, self.model.settings.configuration
+        prepared = preprocess_case(volume, None, plan, configuration, case=case)
         logits = self.logits(prepared.image)
         schema = self.model.description.labels
-        invalid = prepared.invalid_zyx if self.model.plan.force_invalid_to_background else None
+        invalid = prepared.invalid_zyx if plan.force_invalid_to_background else None
         if keep_probabilities:
             shares = probabilities(logits, prepared.record, schema, invalid)
             save_probabilities(output.with_name(f"{case.id}.npz"), shares)
-        labels = logits_to_segmentation(logits, prepared.record, schema, invalid)
-        write_labels(output, labels, volume.geometry)
+        indices = logits_to_segmentation(logits, prepared.record, schema, invalid)
+        labels = Volume(array=indices, geometry=volume.geometry)
+        layout, ending = self.model.settings.label_layout, self.model.description.label_ending
+        write_label_map(output, labels, schema, layout, ending)
 
     def logits(self, image: np.ndarray) -> torch.Tensor:
         """Predict a preprocessed image (C, Z, Y, X); returns (out, Z, Y, X) float32."""

@@ -1,4 +1,4 @@
-"""From logits on the network's grid back to raw label values on the input file's grid."""
+"""From logits on the network's grid back to label maps on the input file's grid."""
 
 from __future__ import annotations
 
@@ -27,25 +27,24 @@ def logits_to_segmentation(
     Logits are resampled (linearly) one channel at a time, so that memory does not grow with the
     number of classes. Classes: the largest logit wins, the first of several equal ones. Regions:
     painted in declaration order where the probability is above 0.5, later over earlier.
+    Structures: each for itself, present where its probability is above 0.5.
 
     Args:
         logits: (out, Z, Y, X) on the preprocessed grid, in planned axis order.
         record: What preprocessing did to the case.
-        schema: Classes or regions that the channels stand for.
+        schema: What the channels stand for.
         invalid_stored: (Z, Y, X) bool in the stored grid, voxels that become background; None
             for no such rule.
 
     Returns:
-        (Z, Y, X) raw label values as in the input file's grid, in the smallest type that holds
-        all of the dataset's values; background outside the crop.
+        Schema indices on the input file's grid, (1, Z, Y, X) int16, or (S, Z, Y, X) int8 for
+        structures; background outside the crop.
     """
     assert len(logits) == schema.num_outputs, (len(logits), schema.num_outputs)
-    channels = _resampled(logits, record)
-    decided = _paint(channels, schema) if schema.has_regions else _running_maximum(channels)
-    indices = paste_into_stored_grid(decided, record)
+    indices = paste_into_stored_grid(_decide(_resampled(logits, record), schema), record)
     if invalid_stored is not None:
-        indices[invalid_stored] = BACKGROUND
-    return schema.decode(indices)
+        indices[:, invalid_stored] = BACKGROUND
+    return indices
 
 
 def probabilities(
@@ -54,22 +53,22 @@ def probabilities(
     schema: LabelSchema,
     invalid_stored: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return softmax (classes) or sigmoid (regions) of the resampled logits.
+    """Return softmax (classes) or sigmoid (regions, structures) of the resampled logits.
 
     Args:
         logits: (out, Z, Y, X) on the preprocessed grid, in planned axis order.
         record: What preprocessing did to the case.
-        schema: Classes or regions that the channels stand for.
+        schema: What the channels stand for.
         invalid_stored: (Z, Y, X) bool in the stored grid, voxels that become background.
 
     Returns:
         (out, Z, Y, X) float32 in the stored grid. Outside the crop and on invalid voxels
-        background is certain: channel 0 is 1 for classes, all channels are 0 for regions.
+        background is certain: channel 0 is 1 for classes, all channels are 0 for sigmoids.
     """
     resampled = np.stack(list(_resampled(logits, record)))
-    inside = _sigmoid(resampled) if schema.has_regions else _softmax(resampled)
+    inside = _sigmoid(resampled) if schema.sigmoid else _softmax(resampled)
     certain = [0.0] * len(inside)
-    if not schema.has_regions:
+    if not schema.sigmoid:
         certain[BACKGROUND] = 1.0
     result = np.empty((len(inside), *record.shape_stored), dtype=np.float32)
     for channel, target, outside in zip(inside, result, certain, strict=True):
@@ -94,6 +93,13 @@ def _resampled(logits: np.ndarray | Tensor, record: CaseRecord) -> Iterator[np.n
     for channel in logits:
         array = channel.float().cpu().numpy() if isinstance(channel, Tensor) else channel
         yield apply_matrices(array, matrices)
+
+
+def _decide(channels: Iterator[np.ndarray], schema: LabelSchema) -> np.ndarray:
+    """Turn the logits of all channels, one after the other, into (1 or S, Z, Y, X) indices."""
+    if schema.overlapping:
+        return np.stack([(channel > 0).astype(np.int8) for channel in channels])
+    return (_paint(channels, schema) if schema.has_regions else _running_maximum(channels))[None]
 
 
 def _running_maximum(channels: Iterator[np.ndarray]) -> np.ndarray:

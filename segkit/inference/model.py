@@ -11,10 +11,17 @@ from torch import nn
 
 from segkit.checkpoint import load_checkpoint
 from segkit.dataset.description import DatasetDescription, load_description
+from segkit.dataset.label_files import LabelLayout
 from segkit.errors import UserError
 from segkit.files import content_hash, read_artifact, write_artifact, write_json
 from segkit.networks.build import build_network
-from segkit.planning.plan import ConfigurationPlan, Plan, load_plan, save_plan
+from segkit.planning.plan import (
+    ConfigurationPlan,
+    Plan,
+    load_plan,
+    planned_description,
+    save_plan,
+)
 from segkit.structs import read_struct, to_mapping
 
 MODEL_VERSION = 1
@@ -29,6 +36,8 @@ class ModelSettings:
     patch_size: tuple[int, ...]
     mirror_axes: tuple[int, ...]
     """Spatial axes of the patch that training mirrored, so that prediction may."""
+    label_layout: LabelLayout = "integers"
+    """How the labels trained on lie on disk; predictions are written alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +48,7 @@ class Model:
     settings: ModelSettings
     plan: Plan
     description: DatasetDescription
+    """Of what is predicted: without the structures that the plan leaves out."""
 
     @property
     def configuration(self) -> ConfigurationPlan:
@@ -95,6 +105,7 @@ def load_model(folder: Path) -> Model:
         fix = f"give {folder.parent}" if inside else "train a model first, or check the path"
         raise UserError("not a model folder (no model.json)", where=folder, fix=fix)
     content = read_artifact(folder / "model.json", version=MODEL_VERSION)
+    settings = _read_settings(folder)
     plan = load_plan(folder / "plan.json")
     description = load_description(folder / "dataset.json")
     if content["made_from"] != _source_hash(plan, description):
@@ -103,7 +114,8 @@ def load_model(folder: Path) -> Model:
             where=folder,
             fix="restore the files that came with the model",
         )
-    return Model(folder=folder, settings=_read_settings(folder), plan=plan, description=description)
+    description = planned_description(description, plan)
+    return Model(folder=folder, settings=settings, plan=plan, description=description)
 
 
 def _source_hash(plan: Plan, description: DatasetDescription) -> str:

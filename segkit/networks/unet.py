@@ -22,6 +22,9 @@ _STAGE: dict[str, type[PlainStage] | type[ResidualStage]] = {
     "residual_encoder": ResidualStage,
 }
 
+HEADS = "decoder.heads."
+"""What the names of all output layers begin with, in the state dict of a :class:`UNet`."""
+
 
 class Encoder(nn.Module):
     """Stages of falling resolution; the residual encoder has a stem before the first."""

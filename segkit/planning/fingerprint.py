@@ -40,9 +40,11 @@ __all__ = [
     "update_fingerprint",
 ]
 
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION = 2
 _BYTES_PER_JOB, _BYTES_PER_VOXEL = 1 << 28, 24
 """Memory of a worker, and what a voxel of an image adds to it."""
+_BYTES_PER_STRUCTURE = 4
+"""What every further structure that may overlap adds for a voxel."""
 T = TypeVar("T")
 
 
@@ -60,6 +62,8 @@ class Fingerprint:
     """Median over cases of the share of voxels inside the crop, in (0, 1]."""
     labelled_share_in_zero: float
     """Share of labelled voxels outside the nonzero mask; 0 without labels."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes or structures that every case counts, in the order of dataset.json."""
     orientation: str | None = None
     """The code all cases are brought to; None for planes, which stay as stored."""
 
@@ -90,6 +94,7 @@ def extract_fingerprint(
     """
     known = {case.identity: case for case in _as_stored(previous)}
     identities = _identities(description, cases)
+    per_voxel = _BYTES_PER_VOXEL + _BYTES_PER_STRUCTURE * (description.labels.seg_channels - 1)
     todo = [i for i, identity in enumerate(identities) if identity not in known]
     measured = map_cases(
         partial(measure_case, description.labels, description.reader, description.channel_names),
@@ -98,7 +103,7 @@ def extract_fingerprint(
         jobs=choose_jobs(
             jobs,
             items=max(1, len(todo)),
-            bytes_per_job=_BYTES_PER_JOB + _BYTES_PER_VOXEL * largest_case(cases),
+            bytes_per_job=_BYTES_PER_JOB + per_voxel * largest_case(cases),
         ),
         name=lambda item: item[0].id,
     )
@@ -107,7 +112,8 @@ def extract_fingerprint(
         replace(known[identity], case=case.id)
         for case, identity in zip(cases, identities, strict=True)
     ]
-    return _summarize(found, required_orientation(description.reader))
+    names = tuple(one.name for one in description.labels.classes)
+    return _summarize(found, names, required_orientation(description.reader))
 
 
 def update_fingerprint(
@@ -163,7 +169,9 @@ def _identities(description: DatasetDescription, cases: Sequence[Case]) -> list[
         return [content_hash([files, settings]) for files in pool.map(case_identity, cases)]
 
 
-def _summarize(cases: Sequence[CaseFingerprint], required: str | None) -> Fingerprint:
+def _summarize(
+    cases: Sequence[CaseFingerprint], class_names: tuple[str, ...], required: str | None
+) -> Fingerprint:
     common = _common_orientation(cases, required)
     if common is not None:
         cases = [_reoriented(case, case.orientation, common) for case in cases]
@@ -175,6 +183,7 @@ def _summarize(cases: Sequence[CaseFingerprint], required: str | None) -> Finger
         intensities=_pool(cases),
         median_relative_size_after_crop=float(np.median(kept)),
         labelled_share_in_zero=in_zero / labelled if labelled else 0.0,
+        class_names=class_names,
         orientation=common,
     )
 

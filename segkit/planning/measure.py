@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
-from segkit.dataset.case_checks import Grid, compare_grids
 from segkit.dataset.cases import Case
-from segkit.dataset.image_io import read_image, read_labels
+from segkit.dataset.geometry_checks import Grid, compare_grids
+from segkit.dataset.image_io import read_image
+from segkit.dataset.label_files import read_annotation
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.nonzero import bounding_box, box_shape, nonzero_mask
 from segkit.errors import UserError
+from segkit.planning.counts import count_classes, count_combinations
 from segkit.planning.intensities import CaseIntensities, summarize_case
 from segkit.types import Volume
 
@@ -37,6 +39,14 @@ class CaseFingerprint:
     labelled_in_zero: int = 0
     """Those of them outside the nonzero mask. Zeros it encloses (0 HU inside a body) count as
     image."""
+    class_voxels: tuple[int, ...] = ()
+    """Voxels of every class or structure, in the order of dataset.json."""
+    annotated_voxels: tuple[int, ...] = ()
+    """Voxels on which each of them is known: neither invalid nor ignored. Where nothing overlaps
+    all are the same."""
+    combinations: dict[str, int] = field(default_factory=dict)
+    """Overlapping structures only: voxels of every combination that occurs ("liver+tumour", or
+    "liver" alone); they add up to ``labelled_voxels``."""
     intensities: tuple[CaseIntensities, ...] = ()
     """One a channel, over labelled voxels, or over all valid ones of a case without any; empty
     where the case has neither."""
@@ -55,14 +65,14 @@ def measure_case(
     """Measure one case as stored; runs in a worker process."""
     case, identity = item
     volume = read_image(case.images, reader)
-    label = _read_labels(case, reader)
+    label = read_annotation(case, labels, reader)
     notes = _compare(case, volume, label)
-    indices = labels.encode(label.array[0], source=case.label)
     _check(case, volume, channel_names)
     image = volume.array
     valid = nonzero_mask(image)
-    labelled = (indices > 0) & (indices < labels.ignore_index)
+    labelled: np.ndarray = np.any((label.array > 0) & (label.array < labels.ignore_index), axis=0)
     counted = labelled if labelled.any() else valid
+    class_voxels, annotated_voxels = count_classes(label.array, valid | labelled, labels)
     return CaseFingerprint(
         case=case.id,
         shape=triple(volume.shape),
@@ -71,6 +81,9 @@ def measure_case(
         orientation=volume.geometry.orientation(),
         labelled_voxels=int(labelled.sum()),
         labelled_in_zero=int((labelled & ~valid).sum()),
+        class_voxels=class_voxels,
+        annotated_voxels=annotated_voxels,
+        combinations=count_combinations(label.array, labels) if labels.overlapping else {},
         intensities=_intensities(image, counted),
         notes=notes,
         identity=identity,
@@ -81,12 +94,6 @@ def _intensities(image: np.ndarray, counted: np.ndarray) -> tuple[CaseIntensitie
     if not counted.any():
         return ()
     return tuple(summarize_case(channel[counted]) for channel in image)
-
-
-def _read_labels(case: Case, reader: str | None) -> Volume:
-    if case.label is None:
-        raise UserError("the case has no label file", where=case.id, fix="add it to labelsTr")
-    return read_labels(case.label, reader)
 
 
 def _compare(case: Case, volume: Volume, label: Volume) -> tuple[str, ...]:

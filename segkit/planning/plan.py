@@ -5,10 +5,11 @@ All axes are in planned order (after ``transpose_forward``); 2D configurations h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from segkit.dataset.description import DatasetDescription
 from segkit.errors import UserError, nearest
 from segkit.files import content_hash, write_artifact
 from segkit.structs import read_struct, to_mapping
@@ -85,6 +86,8 @@ class Plan:
     """One a channel."""
     force_invalid_to_background: bool = True
     """False where labels lie on all-zero voxels, so that black is not always empty."""
+    left_out: tuple[str, ...] = ()
+    """Overlapping structures that are neither trained nor predicted: too few cases have them."""
     configurations: dict[str, ConfigurationPlan] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     """Decisions shared by all configurations, one line each."""
@@ -122,6 +125,23 @@ class Plan:
                 chosen.normalize_inside_mask,
             ]
         )
+
+
+def planned_description(description: DatasetDescription, plan: Plan) -> DatasetDescription:
+    """Return a data set without the structures its plan leaves out.
+
+    Raises:
+        UserError: dataset.json no longer declares them, or as structures that do not overlap.
+    """
+    if not plan.left_out:
+        return description
+    labels = description.labels
+    declared = {structure.name for structure in labels.classes if labels.overlapping}
+    if unknown := [name for name in plan.left_out if name not in declared]:
+        what = f"the plan leaves out {', '.join(unknown)}, which dataset.json does not declare"
+        fix = f"run 'segkit plan {description.folder}' again"
+        raise UserError(what, where=f"plan {plan.planner!r} of {plan.dataset}", fix=fix)
+    return replace(description, labels=labels.without(plan.left_out))
 
 
 def save_plan(path: Path, plan: Plan, *, made_from: str) -> None:

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segkit.dataset.description import DatasetDescription
+from segkit.dataset.nonzero import BLACK_TOLERANCE
 from segkit.errors import UserError
 from segkit.planning.fingerprint import Fingerprint
+from segkit.planning.frequencies import describe_structures, rare_structures
 from segkit.planning.patch import Budget, SizedNetwork, plan_patch, times
 from segkit.planning.plan import ConfigurationPlan, Normalization, Plan
 from segkit.planning.presets import PLANNERS, PlannerSettings, planner_settings
@@ -41,8 +43,6 @@ NORMALIZATIONS: dict[str, Normalization] = {
 """Normalisation by channel name (case does not matter); any other name means z-score."""
 MASKED_BELOW = 0.75
 """Cropping that leaves less than this share of a case makes z-score look inside the mask only."""
-FORCE_BELOW = 1e-4
-"""Share of labelled voxels outside the nonzero mask up to which they are taken for mistakes."""
 AXES = "zyx"
 
 
@@ -82,6 +82,7 @@ def make_plan(
     planner: str = "default",
     gpu_memory_gb: float | None = None,
     spacing_mm: Spacing | None = None,
+    min_cases: int = 0,
 ) -> Plan:
     """Plan the configurations ``2d`` and ``3d_fullres`` (planes get ``2d`` only).
 
@@ -91,11 +92,14 @@ def make_plan(
         planner: A name in :data:`PLANNERS`.
         gpu_memory_gb: Memory to plan for; None takes what the planner was made for.
         spacing_mm: (z, y, x) to resample to in place of the rule's.
+        min_cases: Overlapping structures that fewer training cases have are left out.
 
     Raises:
-        UserError: unknown planner, a spacing or memory that is not positive, or too little memory.
+        UserError: unknown planner, a spacing or memory that is not positive, too little memory, or
+            structures that cannot be left out.
     """
-    budget = _budget(planner, description, gpu_memory_gb)
+    left_out = rare_structures(fingerprint, description.labels, min_cases)
+    budget = _budget(planner, description, left_out, gpu_memory_gb)
     space = _plan_space(fingerprint, spacing_mm)
     channels = _plan_channels(fingerprint, description.channel_names)
     configurations = {"2d": _plan_2d(space, channels, budget)}
@@ -110,12 +114,14 @@ def make_plan(
         orientation=fingerprint.orientation,
         intensities=fingerprint.intensities,
         force_invalid_to_background=force,
+        left_out=left_out,
         configurations=configurations,
         reasons=(
             _orientation_reason(fingerprint),
             *space.reasons,
             *channels.reasons,
             force_reason,
+            *describe_structures(fingerprint, description.labels.without(left_out), min_cases),
             *(() if "3d_fullres" in configurations else ("no 3D configuration: planes only",)),
         ),
     )
@@ -129,14 +135,18 @@ def explain(plan: Plan) -> list[str]:
     return lines
 
 
-def _budget(planner: str, description: DatasetDescription, gpu_memory_gb: float | None) -> Budget:
+def _budget(
+    planner: str,
+    description: DatasetDescription,
+    left_out: tuple[str, ...],
+    gpu_memory_gb: float | None,
+) -> Budget:
     settings = planner_settings(planner)
     if gpu_memory_gb is not None and not 0 < gpu_memory_gb < math.inf:
         what = f"GPU memory must be a positive number of GB, got {gpu_memory_gb}"
         raise UserError(what, where="--gpu-memory-gb", fix="give for example 8")
-    return Budget(
-        settings=settings, heads=len(description.content["labels"]), gpu_memory_gb=gpu_memory_gb
-    )
+    heads = len(description.content["labels"]) - len(left_out)
+    return Budget(settings=settings, heads=heads, gpu_memory_gb=gpu_memory_gb)
 
 
 def _plan_space(fingerprint: Fingerprint, wanted_mm: Spacing | None) -> _Space:
@@ -262,9 +272,9 @@ def _configuration(
 
 def _invalid_rule(fingerprint: Fingerprint) -> tuple[bool, str]:
     share = fingerprint.labelled_share_in_zero
-    force = share <= FORCE_BELOW
+    force = share <= BLACK_TOLERANCE
     rule = "always background" if force else "predicted like any other"
-    why = f"{share:.3%} of the labelled voxels lie there, the limit is {FORCE_BELOW:.2%}"
+    why = f"{share:.3%} of the labelled voxels lie there, the limit is {BLACK_TOLERANCE:.2%}"
     return force, f"voxels outside the nonzero mask are {rule}: {why}"
 
 

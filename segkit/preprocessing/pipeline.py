@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segkit.dataset.cases import Case
 from segkit.dataset.labels import BACKGROUND, INVALID
 from segkit.dataset.nonzero import bounding_box, box_shape, box_slices, nonzero_mask
 from segkit.dataset.orientation import reorient, reorient_array
@@ -55,7 +56,8 @@ class PreprocessedCase:
     image: np.ndarray
     """(C, Z, Y, X) float32, in planned axis order."""
     seg: np.ndarray | None
-    """(1, Z, Y, X) int16 schema indices with -1 where invalid; None without labels."""
+    """(1, Z, Y, X) int16 schema indices, or (S, Z, Y, X) int8 for structures, with -1 where
+    invalid; None without labels."""
     record: CaseRecord
     invalid_zyx: np.ndarray
     """(Z, Y, X) bool in the *stored* grid: voxels without image information."""
@@ -67,37 +69,40 @@ def preprocess_case(
     plan: Plan,
     configuration: str,
     *,
-    case: str = "",
-    files: tuple[str, ...] = (),
+    case: Case | None = None,
+    ignore_index: int | None = None,
 ) -> PreprocessedCase:
     """Reorient, transpose, crop to nonzero, mark invalid voxels, normalise and resample.
 
     Args:
         volume: Image as read, (C, Z, Y, X).
-        labels: (1, Z, Y, X) int16 schema indices on the same grid, or None for prediction.
+        labels: (1, Z, Y, X) int16 schema indices on the same grid, or (S, Z, Y, X) int8 for
+            structures; None for prediction.
         plan: The dataset's plan.
         configuration: Name of one of its configurations. A 2D one keeps the case's own spacing
             across slices.
-        case: Identifier, for the record and messages.
-        files: Names of the image files, for the record and messages.
+        case: For the record and messages.
+        ignore_index: Index of ignored voxels; where the image is empty, they are not taken for
+            labelled.
 
     Raises:
         UserError: channels, labels and plan do not fit together, or the image is not finite.
     """
     chosen = plan.configuration(configuration)
-    source = ", ".join(files) or case or None
+    files = tuple(path.name for path in case.images) if case else ()
+    source = ", ".join(files) or None
     _check(volume, labels, len(chosen.normalization), source)
     mask_stored = nonzero_mask(volume.array)
     mask, spacing_mm = _planned(volume, mask_stored[None], plan)
     record = _record(volume, mask[0], spacing_mm, plan, chosen)
-    record = dataclasses.replace(record, case=case, files=files)
+    record = dataclasses.replace(record, case=case.id if case else "", files=files)
     index = (slice(None), *box_slices(record.bbox))
     grids = spacing_mm, record.spacing_resampled_mm, record.shape_resampled
     valid, seg = mask[index], None
     if labels is not None:
-        seg = mark_invalid(_planned(volume, labels, plan)[0][index], valid)
-        valid = seg != INVALID
-        seg = resample_segmentation(seg, *grids)
+        seg = _planned(volume, labels, plan)[0][index]
+        valid = valid | ((seg > BACKGROUND) & (seg != ignore_index)).any(axis=0)
+        seg = resample_segmentation(mark_invalid(seg, valid), *grids)
     image = _planned(volume, volume.array, plan)[0][index]
     schemes = chosen.normalization, chosen.normalize_inside_mask, plan.intensities
     image = resample_image(normalize(image, valid[0], *schemes, source), *grids)
@@ -128,13 +133,15 @@ def _record(
     )
 
 
-def mark_invalid(labels: np.ndarray, nonzero: np.ndarray) -> np.ndarray:
-    """Return labels with -1 where they are background and the image holds nothing; int16.
+def mark_invalid(labels: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Return labels with -1 where they are background and nothing is known; ignore is kept.
 
-    A voxel that carries a class, or ignore, keeps it: somebody annotated it.
+    Args:
+        labels: (1 or S, Z, Y, X) schema indices.
+        valid: (1, Z, Y, X) bool: the image holds something, or a class or structure is there
+            (where one structure is present, the others are known to be absent).
     """
-    invalid = (labels == BACKGROUND) & ~nonzero
-    return np.where(invalid, np.int16(INVALID), labels.astype(np.int16, copy=False))
+    return np.where((labels == BACKGROUND) & ~valid, labels.dtype.type(INVALID), labels)
 
 
 def paste_into_stored_grid(

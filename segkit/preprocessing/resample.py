@@ -107,14 +107,14 @@ def resample_image(
 def resample_segmentation(
     seg: np.ndarray, old_spacing: Spacing, new_spacing: Spacing, new_shape: Shape
 ) -> np.ndarray:
-    """Resample a label map (C, Z, Y, X) to (C, *new_shape), int16.
+    """Resample label maps (C, Z, Y, X) to (C, *new_shape), int16; int8 stays int8.
 
     Every label's indicator is interpolated linearly and the largest wins; -1 and ignore compete
-    like any class. A tie goes to the nearest neighbour if it is among the tied, else to the lowest
-    label. A voxel mixes at most eight neighbours, so cost and memory do not depend on the number of
-    labels.
+    like any class. A tie goes to the nearest neighbour if it is among the tied, else to the first
+    neighbour that is: the order of the labels does not matter. A voxel mixes at most eight
+    neighbours, so cost and memory do not depend on the number of labels.
     """
-    seg = seg.astype(np.int16, copy=False)
+    seg = seg.astype(np.int8 if seg.dtype == np.int8 else np.int16, copy=False)
     if seg.shape[1:] == tuple(new_shape):
         return seg
     apart = separate_axis(old_spacing, new_spacing)
@@ -122,7 +122,7 @@ def resample_segmentation(
         _taps(old, new, axis == apart)
         for axis, (old, new) in enumerate(zip(seg.shape[1:], new_shape, strict=True))
     ]
-    result = np.empty((len(seg), *new_shape), dtype=np.int16)
+    result = np.empty((len(seg), *new_shape), dtype=seg.dtype)
     for source, target in zip(seg, result, strict=True):
         for z, plane in enumerate(target):
             plane[...] = _label_plane(source, taps, z)
@@ -235,5 +235,5 @@ def _vote(labels: np.ndarray, weights: np.ndarray, nearest: np.ndarray) -> np.nd
     for label, weight in zip(labels, weights, strict=True):
         scores += np.where(labels == label, weight, 0)
     tied = scores >= scores.max(axis=0) - _TIE
-    lowest = np.where(tied, labels, np.iinfo(np.int16).max).min(axis=0)
-    return np.where((tied & (labels == nearest)).any(axis=0), nearest, lowest)
+    first = np.take_along_axis(labels, tied.argmax(axis=0)[None], axis=0)[0]
+    return np.where((tied & (labels == nearest)).any(axis=0), nearest, first)

@@ -19,7 +19,7 @@ from segkit.preprocessing.locations import ANNOTATED, Locations, find_locations
 from segkit.preprocessing.pipeline import CaseRecord, PreprocessedCase
 from segkit.structs import from_mapping, to_mapping
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 """Raise it when preprocessing gives other numbers: every stored case is then made again."""
 SUFFIXES = (".npy", "_seg.npy", "_locations.npy", ".json")
 
@@ -51,7 +51,7 @@ class PreprocessedStore:
         return self._load(f"{case_id}.npy")
 
     def seg(self, case_id: str) -> np.ndarray:
-        """Return the label map (1, Z, Y, X) as a read-only int16 memory map."""
+        """Return (1, Z, Y, X) int16, or (S, Z, Y, X) int8 for structures, as a memory map."""
         return self._load(f"{case_id}_seg.npy")
 
     def record(self, case_id: str) -> CaseRecord:

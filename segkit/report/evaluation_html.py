@@ -18,7 +18,15 @@ from segkit.evaluation.case import CaseScores
 from segkit.evaluation.overlap import Scores
 from segkit.evaluation.statistics import Statistics, Table
 from segkit.evaluation.summary import Summary
-from segkit.evaluation.table import TITLES, interval, mean_and_std, note, number
+from segkit.evaluation.table import (
+    TITLES,
+    absent_remark,
+    interval,
+    lesion_remarks,
+    mean_and_std,
+    note,
+    number,
+)
 from segkit.files import write_text
 
 STYLE = """
@@ -47,6 +55,8 @@ def evaluation_page(summary: Summary) -> str:
         _facts(summary),
         _table("Regions", summary.regions, summary),
         _table("Labels", summary.labels, summary),
+        _lines("Why labels score lower than the region around them", _explanations(summary)),
+        _lines("Lesions", lesion_remarks(summary)),
         _dice(summary),
         f'<p class="note">segkit {escape(__version__)}, made from {escape(summary.made_from)}</p>',
     ]
@@ -60,14 +70,28 @@ def _facts(summary: Summary) -> str:
         facts.append(f"{len(summary.not_predicted)} references without a prediction")
     if "nsd" in summary.metrics:
         facts.append(f"NSD tolerance {summary.nsd_tolerance_mm:g} mm")
+    facts += absent_remark(summary)
     return f"<p>{', '.join(facts)}. Mean ± standard deviation [95% interval of the mean].</p>"
+
+
+def _explanations(summary: Summary) -> list[str]:
+    return [explanation.text for explanation in summary.explanations]
+
+
+def _lines(heading: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    items = "\n".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<h2>{heading}</h2>\n<ul>\n{items}\n</ul>"
 
 
 def _table(heading: str, table: Table, summary: Summary) -> str:
     if not table:
         return ""
     rows = [
-        [name, *(_mean(target[metric], metric) for metric in summary.metrics), note(target)]
+        [name]
+        + [_mean(target[metric], metric) for metric in summary.metrics]
+        + [note(target, summary.unannotated(name))]
         for name, target in table.items()
     ]
     if table is summary.targets:

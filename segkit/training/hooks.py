@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,11 @@ from segkit.config import ScheduleConfig
 from segkit.files import write_text
 from segkit.runtime import log
 from segkit.training.loop import EpochRecord, Hook, TrainingParts, TrainingState
+
+LISTED = 8
+"""Most targets of which the line of an epoch names each."""
+LOWEST = 3
+"""Of more targets it names the lowest."""
 
 
 def checkpoint_content(parts: TrainingParts, state: TrainingState) -> dict[str, Any]:
@@ -80,23 +85,36 @@ def reporter(epochs: int | None) -> Hook:
     """Tell the reader how it goes, one line an epoch; ``epochs`` is None under a time budget."""
 
     def tell(_: TrainingState, record: EpochRecord) -> None:
-        dice = ", ".join(
-            f"{name} {'n/a (absent)' if value is None else f'{value:.3f}'}"
-            for name, value in record.dice.items()
-        )
         log.info(
             "epoch %d%s  loss %.4f  val %s  dice %s  %.1f s (%.0f%% waiting)  ETA %s",
             record.epoch,
             f"/{epochs}" if epochs else "",
             record.train_loss,
             "n/a" if record.validation_loss is None else f"{record.validation_loss:.4f}",
-            dice,
+            "n/a" if record.validation_loss is None else describe_dice(record.dice),
             record.seconds,
             100 * record.data_wait_share,
             _duration(record.eta_seconds),
         )
 
     return tell
+
+
+def describe_dice(dice: Mapping[str, float | None]) -> str:
+    """Name every value; of many targets only the mean, the lowest ones and how many are absent."""
+    seen = {name: value for name, value in dice.items() if value is not None}
+    words = {name: f"{name} n/a (absent)" for name in dice}
+    words |= {name: f"{name} {value:.3f}" for name, value in seen.items()}
+    if len(dice) <= LISTED:
+        return ", ".join(words.values())
+    parts = []
+    if seen:
+        mean = sum(seen.values()) / len(seen)
+        lowest = ", ".join(words[name] for name in sorted(seen, key=seen.__getitem__)[:LOWEST])
+        parts.append(f"mean {mean:.3f} of {len(seen)} targets, lowest: {lowest}")
+    if absent := len(dice) - len(seen):
+        parts.append(f"{absent} n/a (absent)")
+    return "; ".join(parts)
 
 
 def throttled(action: Callable[[], None], *, seconds: float) -> Hook:

@@ -207,15 +207,16 @@ def train_step(parts: TrainingParts, batch: dict[str, Any], iteration: int) -> T
 def _validate(
     run: TrainingRun, check_interrupts: Callable[[], None]
 ) -> tuple[float | None, dict[str, float | None]]:
-    """Loss and Dice of every target on validation patches."""
+    """Loss and Dice of every target on validation patches; None where nothing was seen of it."""
     parts, state, clock = run.parts, run.state, run.clock
     parts.network.eval()
-    count = run.recipe.schedule.validation_iterations
-    parts.validation_loader.iteration = state.epoch * count
+    loader = parts.validation_loader
+    count = len(loader.rounds.batches)
+    loader.iteration = state.epoch * count
     names = parts.schema.target_names
     counts = torch.zeros((3, len(names)), dtype=torch.float64)
     losses: list[Tensor] = []
-    for batch in read_ahead(parts.validation_loader.generate_train_batch, count):
+    for batch in read_ahead(loader.generate_train_batch, count):
         check_interrupts()
         if losses and clock.out_of_time(keep=0.4 * clock.reserve_seconds):
             break

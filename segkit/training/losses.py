@@ -1,14 +1,17 @@
-"""Masked soft Dice + cross-entropy, over labels (softmax) or regions (sigmoid).
+"""Masked soft Dice + cross-entropy, over labels (softmax) or regions and structures (sigmoid).
 
 Voxels that are invalid (-1) or ignored (K) enter neither term: they are absent from every sum and
-count, and the gradient of their logits is exactly zero. Soft Dice follows Milletari et al. 2016
-(V-Net) as summed by nnU-Net (Isensee et al. 2021): over space, or over space and batch.
+count, and the gradient of their logits is exactly zero; where structures overlap, each channel has
+a mask of its own. Nothing waits for the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -16,98 +19,38 @@ from torch import Tensor
 
 from segkit.config import LossConfig
 from segkit.dataset.labels import BACKGROUND, INVALID, LabelSchema
+from segkit.dataset.structures import PRESENT
+
+SMALLEST_DIVISOR = 1e-8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """What a batch of logits is compared with, masked voxels already zero everywhere.
 
-    ``channels`` is (B, O, *S) float32, one-hot or region membership; ``valid`` is (B, 1, *S)
-    float32, 1 where the voxel counts.
+    ``channels`` is (B, O, *S) float32, one-hot or membership of a region or structure; ``valid``
+    is float32, 1 where the voxel counts: (B, 1, *S), or (B, O, *S) where structures overlap.
     """
 
     channels: Tensor
     valid: Tensor
 
 
-def deep_supervision_weights(outputs: int) -> list[float]:
-    """Weights 1, 1/2, 1/4, ... summing to 1; the lowest resolution gets 0 when there are others."""
-    weights = [0.5**i for i in range(outputs)]
-    if outputs > 1:
-        weights[-1] = 0.0
-    return [weight / sum(weights) for weight in weights]
-
-
-def make_target(seg: Tensor, schema: LabelSchema) -> Target:
-    """Expand a segmentation (B, 1, *S) of indices -1..K into masked target channels."""
-    valid = (seg != INVALID) & (seg != schema.ignore_index)
-    index = torch.where(valid, seg, BACKGROUND).long()
-    mask = valid.float()
-    if schema.has_regions:
-        members = torch.as_tensor(schema.region_members, dtype=torch.float32, device=seg.device)
-        channels = torch.movedim(members.T[index[:, 0]], -1, 1) * mask
-    else:
-        shape = (seg.shape[0], schema.num_classes, *seg.shape[2:])
-        channels = torch.zeros(shape, device=seg.device).scatter_(1, index, mask)
-    return Target(channels=channels, valid=mask)
-
-
-def resize_segmentation(seg: Tensor, shape: Sequence[int]) -> Tensor:
-    """Bring (B, 1, *S) to another grid by picking the nearest voxel (no label is invented)."""
-    if tuple(seg.shape[2:]) == tuple(shape):
-        return seg
-    return F.interpolate(seg.float(), size=tuple(shape), mode="nearest-exact").to(seg.dtype)
-
-
-def soft_dice(probabilities: Tensor, target: Target, *, batch_dice: bool, smooth: float) -> Tensor:
-    """Soft Dice coefficient averaged over channels (and samples).
-
-    A channel without reference and without predicted mass counts as 1 (smooth / smooth).
-
-    Args:
-        probabilities: (B, O, *S) in 0..1.
-        target: Same grid and channels.
-        batch_dice: Sum over the batch before the ratio.
-        smooth: Added to numerator and denominator.
-    """
-    axes = tuple(range(2, probabilities.ndim))
-    intersection = (probabilities * target.channels).sum(axes)
-    predicted = (probabilities * target.valid).sum(axes)
-    reference = target.channels.sum(axes)
-    if batch_dice:
-        intersection, predicted, reference = (
-            x.sum(0) for x in (intersection, predicted, reference)
-        )
-    ratio = (2 * intersection + smooth) / (reference + predicted + smooth).clamp_min(1e-8)
-    return ratio.mean()
-
-
-def label_terms(logits: Tensor, target: Target, *, batch_dice: bool, smooth: float) -> Terms:
-    """Cross-entropy (mean over valid voxels) and 1 - soft Dice of the foreground classes."""
-    log_probabilities = F.log_softmax(logits, dim=1)
-    count = target.valid.sum().clamp_min(1)
-    cross_entropy = -(log_probabilities * target.channels).sum() / count
-    foreground = Target(channels=target.channels[:, 1:], valid=target.valid)
-    probabilities = log_probabilities[:, 1:].exp()
-    dice = soft_dice(probabilities, foreground, batch_dice=batch_dice, smooth=smooth)
-    return Terms(cross_entropy=cross_entropy, dice=1 - dice)
-
-
-def region_terms(logits: Tensor, target: Target, *, batch_dice: bool, smooth: float) -> Terms:
-    """Binary cross-entropy (mean over valid voxels and regions) and 1 - soft Dice of regions."""
-    each = F.binary_cross_entropy_with_logits(logits, target.channels, reduction="none")
-    count = target.valid.sum().clamp_min(1) * logits.shape[1]
-    cross_entropy = (each * target.valid).sum() / count
-    dice = soft_dice(logits.sigmoid(), target, batch_dice=batch_dice, smooth=smooth)
-    return Terms(cross_entropy=cross_entropy, dice=1 - dice)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Terms:
-    """The two parts of the loss, each a scalar tensor that is 0 at best."""
+class Comparison:
+    """Logits against their target before anything is summed, alike for softmax and sigmoid.
 
-    cross_entropy: Tensor
-    dice: Tensor
+    ``entropy`` (B, E, *S) is the cross-entropy of every voxel (softmax, E = 1) or of every voxel
+    and channel (sigmoid, E = O), 0 at best; ``counted`` says how much each counts, 0 where masked,
+    with E channels or one for all. Dice compares ``probabilities`` (B, C, *S) with ``target``, its
+    channels weighted by ``weights`` (C,).
+    """
+
+    entropy: Tensor
+    counted: Tensor
+    probabilities: Tensor
+    target: Target
+    weights: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,16 +59,22 @@ class SegmentationLoss:
 
     Args:
         schema: What the indices of the segmentation mean.
-        config: Weights and the treatment of invalid voxels.
+        config: Weights of the terms, kind of cross-entropy, treatment of invalid voxels.
         batch_dice: Whether Dice sums over the batch.
+        class_weights: (O,) weight of every network output, on the device of the logits; None
+            weighs all alike.
     """
 
     schema: LabelSchema
     config: LossConfig
     batch_dice: bool
+    class_weights: Tensor | None = None
 
     def __call__(self, outputs: Tensor | list[Tensor], seg: Tensor) -> Tensor:
-        """Return the scalar loss of logits (B, O, *S), finest first, against seg (B, 1, *S)."""
+        """Return the scalar loss of logits (B, O, *S), finest first, against seg (B, 1 or O, *S).
+
+        It is 0 with zero gradient where no voxel counts.
+        """
         outputs = [outputs] if isinstance(outputs, Tensor) else outputs
         if self.config.invalid_voxels == "background":
             seg = torch.where(seg == INVALID, BACKGROUND, seg)
@@ -138,10 +87,171 @@ class SegmentationLoss:
         return torch.stack(losses).sum()
 
     def _single(self, logits: Tensor, seg: Tensor) -> Tensor:
-        compare = region_terms if self.schema.has_regions else label_terms
-        target = make_target(seg, self.schema)
-        terms = compare(logits, target, batch_dice=self.batch_dice, smooth=self.config.dice_smooth)
-        return (
-            self.config.cross_entropy_weight * terms.cross_entropy
-            + self.config.dice_weight * terms.dice
-        )
+        compare = compare_channels if self.schema.sigmoid else compare_labels
+        compared = compare(logits, make_target(seg, self.schema), self.class_weights)
+        smooth = self.config.dice_smooth
+        cross_entropy = mean_cross_entropy(compared, self.config)
+        dice = dice_loss(compared, batch_dice=self.batch_dice, smooth=smooth)
+        return self.config.cross_entropy_weight * cross_entropy + self.config.dice_weight * dice
+
+
+def inverse_log_weights(shares: Mapping[str, float]) -> dict[str, float]:
+    """Weigh rare targets more, but none above 51: 1 / ln(1.02 + share).
+
+    The bounded weighting of ENet (Paszke et al. 2016).
+
+    Args:
+        shares: Share of the annotated voxels, in 0..1, of every target.
+    """
+    return {name: 1 / math.log(1.02 + share) for name, share in shares.items()}
+
+
+def deep_supervision_weights(outputs: int) -> list[float]:
+    """Weights 1, 1/2, 1/4, ... summing to 1; the lowest resolution gets 0 when there are others."""
+    weights = [0.5**i for i in range(outputs)]
+    if outputs > 1:
+        weights[-1] = 0.0
+    return [weight / sum(weights) for weight in weights]
+
+
+def resize_segmentation(seg: Tensor, shape: Sequence[int]) -> Tensor:
+    """Bring (B, C, *S) to another grid by picking the nearest voxel (no label is invented)."""
+    if tuple(seg.shape[2:]) == tuple(shape):
+        return seg
+    return F.interpolate(seg.float(), size=tuple(shape), mode="nearest-exact").to(seg.dtype)
+
+
+def make_target(seg: Tensor, schema: LabelSchema) -> Target:
+    """Expand a segmentation into masked target channels.
+
+    Args:
+        seg: (B, 1, *S) indices -1..K, or (B, O, *S) where structures overlap.
+        schema: What they mean.
+    """
+    valid = (seg != INVALID) & (seg != schema.ignore_index)
+    # No index of a class, region or structure is one of those, so the channels are masked already.
+    if schema.overlapping:
+        channels = (seg == PRESENT).float()
+    elif schema.has_regions:
+        channels = _region_channels(seg, schema)
+    else:
+        channels = _one_hot(seg, schema.num_classes)
+    return Target(channels=channels, valid=valid.float())
+
+
+def _one_hot(seg: Tensor, classes: int) -> Tensor:
+    """(B, K, *S), written as floats at once: neither an integer nor a boolean copy is made."""
+    indices = torch.arange(classes, dtype=seg.dtype, device=seg.device)
+    channels = torch.empty((seg.shape[0], classes, *seg.shape[2:]), device=seg.device)
+    return torch.eq(seg, _spread(indices, seg), out=channels)
+
+
+def _region_channels(seg: Tensor, schema: LabelSchema) -> Tensor:
+    """(B, R, *S), by comparing with numbers: a table would have to be copied to the device."""
+    members = [row.nonzero()[0].tolist() for row in schema.region_members]
+    inside = [reduce(operator.or_, (seg == index for index in region)) for region in members]
+    return torch.cat(inside, dim=1).float()
+
+
+def compare_labels(logits: Tensor, target: Target, weights: Tensor | None) -> Comparison:
+    """Compare by softmax; a voxel counts as much as its class, Dice is of the foreground.
+
+    Args:
+        logits: (B, K, *S).
+        target: One-hot channels.
+        weights: (K,) of the classes, background first; None weighs all alike.
+    """
+    log_probabilities = F.log_softmax(logits, dim=1)
+    counted = target.valid
+    if weights is not None:
+        counted = (target.channels * _spread(weights, logits)).sum(1, keepdim=True)
+    return Comparison(
+        entropy=-(log_probabilities * target.channels).sum(1, keepdim=True),
+        counted=counted,
+        probabilities=log_probabilities[:, 1:].exp(),
+        target=Target(channels=target.channels[:, 1:], valid=target.valid),
+        weights=None if weights is None else weights[1:],
+    )
+
+
+def compare_channels(logits: Tensor, target: Target, weights: Tensor | None) -> Comparison:
+    """Compare every channel by a sigmoid of its own.
+
+    Args:
+        logits: (B, O, *S).
+        target: Regions or structures.
+        weights: (O,) of the channels; None weighs all alike.
+    """
+    return Comparison(
+        entropy=F.binary_cross_entropy_with_logits(logits, target.channels, reduction="none"),
+        counted=target.valid if weights is None else target.valid * _spread(weights, logits),
+        probabilities=logits.sigmoid(),
+        target=target,
+        weights=weights,
+    )
+
+
+def _spread(values: Tensor, like: Tensor) -> Tensor:
+    """(O,) values as (1, O, 1, ...), to meet the channels of ``like``."""
+    return values.reshape(1, -1, *[1] * (like.ndim - 2))
+
+
+def mean_cross_entropy(compared: Comparison, config: LossConfig) -> Tensor:
+    """Weighted mean of the cross-entropy over what counts; 0 where nothing does.
+
+    ``focal`` multiplies by (1 - p)^gamma, p the probability of what is there (Lin et al. 2017,
+    Focal Loss); ``topk`` keeps the hardest voxels (Wu et al. 2016, Bridging Category-level and
+    Instance-level Semantic Image Segmentation).
+    """
+    entropy, counted = compared.entropy, compared.counted
+    if config.cross_entropy == "focal":
+        # Never 0, where the derivative of powers below 1 is infinite.
+        missed = (-torch.expm1(-entropy)).clamp_min(SMALLEST_DIVISOR)
+        entropy = missed**config.focal_gamma * entropy
+    weighted = entropy * counted
+    if config.cross_entropy == "topk":
+        weighted, counted = _hardest(weighted, counted, config.topk_percent)
+    channels_a_count = weighted.numel() // counted.numel()
+    return weighted.sum() / (counted.sum() * channels_a_count).clamp_min(SMALLEST_DIVISOR)
+
+
+def _hardest(weighted: Tensor, counted: Tensor, percent: float) -> tuple[Tensor, Tensor]:
+    """Pick the given percentage, rounded up, of what counts, by weighted cross-entropy.
+
+    How much counts is known to the device alone, so the largest share it could be is picked and
+    the surplus zeroed.
+    """
+    counted = counted.expand_as(weighted).flatten()
+    counts = counted > 0
+    ranked = torch.where(counts, weighted.flatten(), -1.0)
+    values, places = ranked.topk(math.ceil(ranked.numel() * percent / 100))
+    chosen = torch.arange(len(values), device=values.device) < counts.sum() * (percent / 100)
+    return values * chosen, counted[places] * chosen
+
+
+def dice_loss(compared: Comparison, *, batch_dice: bool, smooth: float) -> Tensor:
+    """1 - soft Dice, as the weighted mean over channels (and samples).
+
+    Soft Dice follows Milletari et al. 2016 (V-Net) as summed by nnU-Net (Isensee et al. 2021). A
+    channel without reference and without predicted mass counts as perfect (smooth / smooth); one
+    without any valid voxel does not count. 0 where none counts.
+
+    Args:
+        compared: Probabilities and target.
+        batch_dice: Sum over the batch, not only over space, before the ratio.
+        smooth: Added to numerator and denominator.
+    """
+    probabilities, target = compared.probabilities, compared.target
+    products = [probabilities * target.channels, probabilities * target.valid]
+    axes = tuple(range(2, probabilities.ndim))
+    sums = [x.sum(axes) for x in (*products, target.channels, target.valid)]
+    if batch_dice:
+        sums = [x.sum(0) for x in sums]
+    intersection, predicted, reference, valid = sums
+    ratio = (2 * intersection + smooth) / (reference + predicted + smooth).clamp_min(
+        SMALLEST_DIVISOR
+    )
+    counted = (valid > 0).to(ratio.dtype).expand_as(ratio)
+    if compared.weights is not None:
+        counted = counted * compared.weights
+    return (counted * (1 - ratio)).sum() / counted.sum().clamp_min(SMALLEST_DIVISOR)

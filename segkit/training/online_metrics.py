@@ -16,14 +16,16 @@ def overlap_counts(logits: Tensor, seg: Tensor, schema: LabelSchema) -> Tensor:
 
     Args:
         logits: (B, O, *S) at full resolution.
-        seg: (B, 1, *S) indices; invalid and ignored voxels are left out.
+        seg: (B, 1, *S) indices, or a channel a structure; voxels invalid or ignored in a channel
+            are left out of it.
         schema: Says what the channels are.
 
     Returns:
-        (3, T) float64 counts, on the CPU, of the T targets: regions, or foreground classes.
+        (3, T) float64 counts, on the CPU, of the T targets: regions, structures, or
+        foreground classes.
     """
     target = make_target(seg, schema)
-    if schema.has_regions:
+    if schema.sigmoid:
         predicted, reference = (logits > 0).float() * target.valid, target.channels
     else:
         chosen = logits.argmax(1, keepdim=True)
@@ -36,10 +38,14 @@ def overlap_counts(logits: Tensor, seg: Tensor, schema: LabelSchema) -> Tensor:
 
 
 def dice_from_counts(counts: Tensor) -> list[float | None]:
-    """Dice of every target from (3, T) counts; None where nothing was there and nothing found."""
+    """Dice of every target from (3, T) counts; None where the reference had nothing of it.
+
+    Also where something was found: 0 on some epochs and undefined on others would blur the trend
+    that the mean is to show.
+    """
     true, false_positive, false_negative = counts.tolist()
     return [
-        2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None
+        2 * tp / (2 * tp + fp + fn) if tp + fn else None
         for tp, fp, fn in zip(true, false_positive, false_negative, strict=True)
     ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,10 +17,19 @@ import numpy as np
 from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 
 from segkit.dataset.labels import INVALID
-from segkit.preprocessing.locations import ANNOTATED
+from segkit.preprocessing.locations import Locations
+from segkit.training.sampling import (
+    FREE,
+    Rounds,
+    cases_by_target,
+    choose_centre,
+    draw,
+    forced_foreground,
+    plan_batches,
+)
 
 OPEN_CASES = 32
-_OpenCase = tuple[np.ndarray, np.ndarray, dict[Any, np.ndarray]]
+_OpenCase = tuple[np.ndarray, np.ndarray, Locations]
 
 
 class PatchSource(Protocol):
@@ -30,10 +39,10 @@ class PatchSource(Protocol):
         """Return (C, Z, Y, X) float32, possibly a memory map."""
 
     def seg(self, case_id: str) -> np.ndarray:
-        """Return (1, Z, Y, X) int16, possibly a memory map."""
+        """Return (1 or S, Z, Y, X) small integers, possibly a memory map."""
 
-    def locations(self, case_id: str) -> dict[Any, np.ndarray]:
-        """Return (n, 3) voxel coordinates by foreground class or region."""
+    def locations(self, case_id: str) -> Locations:
+        """Return (n, 3) voxel coordinates by target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +57,13 @@ class PatchSettings:
     foreground_share: float
     seed: tuple[int, ...]
     """Seed and stream number, e.g. (seed, fold, 0 for training)."""
-
-
-def forced_foreground(batch_size: int, share: float) -> int:
-    """How many of the last samples of a batch are centred on foreground (nnU-Net's rounding)."""
-    return batch_size - round(batch_size * (1 - share))
+    class_weights: Mapping[Any, float] | None = None
+    """Relative chance of each target (key of the locations) to be the foreground a patch is
+    centred on; None: the same for all."""
+    case_weights: tuple[float, ...] | None = None
+    """Relative chance of each case to be drawn; None: the same for all."""
+    epoch_batches: int | None = None
+    """Batches of an epoch that is to show every target of the cases; None for training."""
 
 
 def patch_bounds(
@@ -83,24 +94,6 @@ def cut(array: np.ndarray, lower: Iterable[int], size: Sequence[int], fill: floa
     return result
 
 
-def choose_centre(
-    rng: np.random.Generator, locations: dict[Any, np.ndarray], *, foreground: bool
-) -> np.ndarray | None:
-    """Pick the voxel a patch is centred on; None lets it fall anywhere.
-
-    Foreground: a class present in the case, all with equal chance, then one of its voxels. Else,
-    in a case annotated only in part: any annotated voxel.
-    """
-    classes = [key for key, voxels in locations.items() if key != ANNOTATED and len(voxels)]
-    if foreground and classes:
-        voxels = locations[classes[rng.integers(len(classes))]]
-    elif len(locations.get(ANNOTATED, ())):
-        voxels = locations[ANNOTATED]
-    else:
-        return None
-    return np.asarray(voxels[rng.integers(len(voxels))])
-
-
 class PatchLoader(SlimDataLoaderBase):
     """Draws batches of patches; batch number ``iteration`` is always the same one."""
 
@@ -114,27 +107,58 @@ class PatchLoader(SlimDataLoaderBase):
         # Memory maps; each holds a file descriptor, so only some stay open.
         self.open_case = functools.lru_cache(maxsize=OPEN_CASES)(self._open)
 
+    @functools.cached_property
+    def rounds(self) -> Rounds:
+        """What is due in each batch of an epoch; the locations of all cases are read for it."""
+        settings = self.settings
+        if settings.epoch_batches is None:
+            return FREE
+        cases = cases_by_target((case, self.source.locations(case)) for case in self.cases)
+        batches = plan_batches(
+            list(cases),
+            batches=settings.epoch_batches,
+            batch_size=settings.batch_size,
+            forced=forced_foreground(settings.batch_size, settings.foreground_share),
+        )
+        return Rounds(cases=cases, batches=batches)
+
     def generate_train_batch(self) -> dict[str, Any]:
-        """Return image (B, C, *S) float32, seg (B, 1, *S) int16, the case ids, and advance."""
+        """Return image (B, C, *S) float32, seg (B, 1 or S, *S), the case ids, and advance."""
         rng = np.random.default_rng([*self.settings.seed, self.iteration])
+        samples = self._samples(rng)
         self.iteration += 1
-        count = self.settings.batch_size
-        forced = forced_foreground(count, self.settings.foreground_share)
-        chosen = [self.cases[i] for i in rng.integers(len(self.cases), size=count)]
+        count = len(samples)
+        free = count - forced_foreground(count, self.settings.foreground_share)
         pairs = [
-            self._patch(rng, case, foreground=i >= count - forced) for i, case in enumerate(chosen)
+            self._patch(rng, case, target, foreground=i >= free)
+            for i, (case, target) in enumerate(samples)
         ]
         images, segs = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
-        return {"image": images, "seg": segs, "cases": chosen}
+        return {"image": images, "seg": segs, "cases": [case for case, _ in samples]}
+
+    def _samples(self, rng: np.random.Generator) -> list[tuple[str, Any]]:
+        """Draw the case of every sample, with the target it is centred on where one is due."""
+        settings, rounds = self.settings, self.rounds
+        chosen = draw(rng, settings.case_weights, len(self.cases), size=settings.batch_size)
+        samples: list[tuple[str, Any]] = [(self.cases[i], None) for i in chosen]
+        due = rounds.batches[self.iteration % len(rounds.batches)]
+        for sample, target in enumerate(due, start=len(samples) - len(due)):
+            cases = rounds.cases[target]
+            samples[sample] = cases[rng.integers(len(cases))], target
+        return samples
 
     def _patch(
-        self, rng: np.random.Generator, case: str, *, foreground: bool
+        self, rng: np.random.Generator, case: str, target: Any, *, foreground: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         image, seg, locations = self.open_case(case)
+        if target is not None:
+            locations, foreground = {target: locations[target]}, True
         slab = (1,) if self.flat else ()
         sampled, final = slab + self.settings.sampled_size, slab + self.settings.final_size
         lowest, highest = patch_bounds(seg.shape[1:], sampled, final)
-        centre = choose_centre(rng, locations, foreground=foreground)
+        centre = choose_centre(
+            rng, locations, foreground=foreground, weights=self.settings.class_weights
+        )
         if centre is None:
             lower = rng.integers(lowest, highest + 1)
         else:

@@ -28,6 +28,7 @@ from segkit.training.hooks import (
 from segkit.training.loop import Clock, TrainingParts, TrainingRun, TrainingState, train
 from segkit.training.pace import with_pace
 from segkit.training.patches import PatchSource
+from segkit.training.pretrained import Origin, Pretrained, initialize_from
 from segkit.training.setup import TrainingTask, build_parts
 
 
@@ -41,6 +42,8 @@ class RunSettings:
     budget_seconds: float | None = None
     resume: bool = False
     overwrite: bool = False
+    pretrained: Pretrained | None = None
+    """What a new run begins with in place of random weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,7 @@ class RunRecord:
     resolved: Recipe
     """With the batch size, momentum and learning rate that were settled when the run began."""
     budget_seconds: float | None
+    pretrained: Origin | None = None
 
 
 def train_fold(
@@ -73,7 +77,8 @@ def train_fold(
         draw: Draws the progress picture of a fold folder.
 
     Raises:
-        UserError: the folder holds a trained fold, or nothing to resume from; the loss diverged.
+        UserError: the folder holds a trained fold, or nothing to resume from; pretrained weights
+            that do not fit at all; the loss diverged.
     """
     _check_folder(folder, run)
     record = _begin(task, source, run) if not run.resume else _continued(task, folder, run)
@@ -83,6 +88,9 @@ def train_fold(
         state = restore(parts, load_checkpoint(folder / "last.pt", device=run.device))
         log.info("going on after epoch %d (%d steps)", state.epoch, state.iteration)
     else:
+        if run.pretrained is not None:
+            for line in initialize_from(parts.network, run.pretrained, task):
+                log.info("%s", line)
         _clear(folder)
     write_json(folder / "recipe.json", to_mapping(record))
     _train(parts, record, state, folder, started=run.started, draw=draw)
@@ -143,7 +151,10 @@ def _begin(task: TrainingTask, source: PatchSource, run: RunSettings) -> RunReco
         left = run.budget_seconds - (time.monotonic() - run.started)
     paced = with_pace(task, source, run.device, left)
     return RunRecord(
-        requested=task.recipe, resolved=paced.recipe, budget_seconds=run.budget_seconds
+        requested=task.recipe,
+        resolved=paced.recipe,
+        budget_seconds=run.budget_seconds,
+        pretrained=None if run.pretrained is None else run.pretrained.origin,
     )
 
 
@@ -177,17 +188,18 @@ def _continued(task: TrainingTask, folder: Path, run: RunSettings) -> RunRecord:
         requested=task.recipe,
         resolved=replace(record.resolved, schedule=task.recipe.schedule),
         budget_seconds=run.budget_seconds or record.budget_seconds,
+        pretrained=record.pretrained,
     )
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     """Dotted names of the values that differ, but for what may change on the way."""
     names: list[str] = []
-    for key in before:
+    for key in {**before, **now}:
         if prefix == "" and key in ("name", "schedule", "final_validation"):
             continue
-        old, new = before[key], now[key]
-        if isinstance(old, dict):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
             names += _changed(old, new, f"{prefix}{key}.")
         elif old != new:
             names.append(f"{prefix}{key}")

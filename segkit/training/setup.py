@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from segkit.config import Recipe
 from segkit.dataset.labels import LabelSchema
@@ -17,6 +18,7 @@ from segkit.errors import UserError
 from segkit.networks.build import build_network
 from segkit.planning.plan import ConfigurationPlan, Plan
 from segkit.precision import choose_precision
+from segkit.preprocessing.locations import target_keys
 from segkit.training.augment import (
     Augmenter,
     SpatialSettings,
@@ -24,9 +26,10 @@ from segkit.training.augment import (
     spatial_settings,
 )
 from segkit.training.loop import TrainingParts
-from segkit.training.losses import SegmentationLoss
+from segkit.training.losses import SegmentationLoss, inverse_log_weights
 from segkit.training.optim import Stepper, build_optimizer
 from segkit.training.patches import PatchLoader, PatchSettings, PatchSource
+from segkit.training.sampling import weights_in_order
 
 TRAINING_STREAM, VALIDATION_STREAM = 0, 1
 Fold = int | Literal["all"]
@@ -42,6 +45,8 @@ class TrainingTask:
     split: Split
     fold: Fold
     recipe: Recipe
+    frequencies: Mapping[str, float] | None = None
+    """Share of the annotated voxels for every target, for ``loss.class_weights: auto``."""
 
     @property
     def configured(self) -> ConfigurationPlan:
@@ -89,7 +94,8 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
     """Build network, optimiser, loss, loaders and augmentation, seeded by recipe and fold.
 
     Raises:
-        UserError: a patch size that the network cannot halve as often as planned.
+        UserError: a patch size that the network cannot halve as often as planned, or weights of
+            classes that do not exist or whose frequencies are unknown.
     """
     _check_patch_size(task)
     recipe, configured = task.recipe, task.configured
@@ -111,6 +117,7 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
             schema=task.schema,
             config=recipe.loss,
             batch_dice=configured.batch_dice if batch_dice is None else batch_dice,
+            class_weights=_loss_weights(task, device),
         ),
         schema=task.schema,
         augment=Augmenter(recipe.augment, task.spatial, configured.normalize_inside_mask),
@@ -121,20 +128,55 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
     )
 
 
+def _loss_weights(task: TrainingTask, device: torch.device) -> Tensor | None:
+    """(O,) weight of every network output with mean 1, or None where all weigh the same."""
+    given, key = task.recipe.loss.class_weights, "loss.class_weights"
+    names = task.schema.target_names
+    names = names if task.schema.sigmoid else ("background", *names)
+    if given == "auto":
+        known = task.frequencies or {}
+        if missing := [name for name in names if name not in known]:
+            what = f"{key} is auto, but nobody has counted how frequent {missing[0]!r} is"
+            fix = "run segkit plan_and_preprocess again, or give the weights: "
+            fix += f"--set '{key}={{{names[-1]}: 2}}'"
+            raise UserError(what, where=key, fix=fix)
+        given = inverse_log_weights({name: known[name] for name in names})
+    weights = weights_in_order(given, names, key=key)
+    if weights is None or len(set(weights)) == 1:
+        return None
+    mean = sum(weights) / len(weights)
+    return torch.tensor([weight / mean for weight in weights], device=device)
+
+
 def _loader(
     task: TrainingTask, source: PatchSource, cases: tuple[str, ...], stream: int
 ) -> PatchLoader:
     training = stream == TRAINING_STREAM
+    sampling = task.recipe.sampling
     settings = PatchSettings(
         sampled_size=sampled_patch_size(task.spatial, task.recipe.augment)
         if training
         else task.patch_size,
         final_size=task.patch_size,
         batch_size=task.batch_size,
-        foreground_share=task.recipe.sampling.foreground_share,
+        foreground_share=sampling.foreground_share,
         seed=(*_seed(task), stream),
+        class_weights=_class_weights(task) if training else None,
+        case_weights=_case_weights(task) if training else None,
+        epoch_batches=None if training else task.recipe.schedule.validation_iterations,
     )
     return PatchLoader(source, cases, settings)
+
+
+def _class_weights(task: TrainingTask) -> dict[int, float] | None:
+    given, key = task.recipe.sampling.class_weights, "sampling.class_weights"
+    weights = weights_in_order(given, task.schema.target_names, key=key)
+    return None if weights is None else dict(zip(target_keys(task.schema), weights, strict=True))
+
+
+def _case_weights(task: TrainingTask) -> tuple[float, ...] | None:
+    given, key = task.recipe.sampling.case_weights, "sampling.case_weights"
+    return weights_in_order(given, task.split.train, key=key, without_effect=task.split.val)
 
 
 def _seed(task: TrainingTask) -> tuple[int, int]:

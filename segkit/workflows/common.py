@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segkit import options as opt
@@ -11,7 +11,7 @@ from segkit.dataset.cases import Case, training_cases
 from segkit.dataset.description import DatasetDescription, load_description
 from segkit.errors import UserError
 from segkit.planning.fingerprint import load_fingerprint
-from segkit.planning.plan import Plan, load_plan
+from segkit.planning.plan import Plan, load_plan, planned_description
 from segkit.planning.presets import planner_settings
 from segkit.workspace import Workspace, find_dataset
 
@@ -57,6 +57,18 @@ def open_dataset(options: opt.Dataset) -> OpenDataset:
     )
 
 
+def open_planned(options: opt.Preprocess | opt.TrainingChoice) -> tuple[OpenDataset, Plan]:
+    """Open a dataset as its plan wants it trained; see :func:`open_dataset`, :func:`read_plan`."""
+    dataset = open_dataset(options)
+    plan = read_plan(dataset, options.planner)
+    return as_planned(dataset, plan), plan
+
+
+def as_planned(dataset: OpenDataset, plan: Plan) -> OpenDataset:
+    """Leave out the structures that the plan leaves out."""
+    return replace(dataset, description=planned_description(dataset.description, plan))
+
+
 def open_workspace(workdir: Path, description: DatasetDescription) -> Workspace:
     """Return the workspace of a dataset."""
     return Workspace(folder=workdir / description.name)
@@ -66,7 +78,7 @@ def read_plan(dataset: OpenDataset, planner: str) -> Plan:
     """Read the plan of a dataset.
 
     Raises:
-        UserError: it is not planned yet, or planned from other cases or channels.
+        UserError: it is not planned yet, or planned from other cases, labels or channels.
     """
     path = dataset.workspace.plan(planner)
     if not path.is_file():
@@ -79,6 +91,8 @@ def read_plan(dataset: OpenDataset, planner: str) -> Plan:
     fingerprint = load_fingerprint(dataset.workspace.fingerprint)
     if tuple(sorted(case.case for case in fingerprint.cases)) != dataset.case_ids:
         raise UserError("the plan was made from other training cases", where=path, fix=fix)
+    if fingerprint.class_names != tuple(one.name for one in dataset.description.labels.classes):
+        raise UserError("the plan was made for other labels", where=path, fix=fix)
     if plan.channel_names != dataset.description.channel_names:
         raise UserError("the plan was made for other channel names", where=path, fix=fix)
     return plan

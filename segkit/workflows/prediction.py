@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +12,11 @@ from segkit import options as opt
 from segkit.dataset.cases import Case, images_to_predict
 from segkit.dataset.description import DatasetDescription, load_description
 from segkit.dataset.image_io import KNOWN_ENDINGS
+from segkit.dataset.label_files import LabelLayout, label_path
 from segkit.errors import UsageError, UserError
 from segkit.evaluation.case import CasePair
+from segkit.evaluation.pairs import find_label_map
+from segkit.evaluation.scoring import check_scoring
 from segkit.evaluation.summary import Summary, evaluate_folders, evaluate_pairs, save_summary
 from segkit.evaluation.table import render_table
 from segkit.inference.case import CasePredictor
@@ -84,20 +87,34 @@ def predict_cases(
         UserError: cases that failed, or an output that would overwrite an input.
     """
     ending = predictor.model.description.label_ending
-    targets = {case.id: (output / f"{case.id}{ending}").resolve() for case in cases}
-    inputs = {path.resolve() for case in cases for path in case.images}
-    if overwritten := inputs & set(targets.values()):
-        where = sorted(overwritten)[0]
-        raise UserError("the output would overwrite an input", where=where, fix="change -o")
-    if output.resolve() in {path.parent for path in inputs}:
-        fix = "choose a folder of its own for the label maps with -o"
-        raise UserError("the output folder holds the input images", where=output, fix=fix)
+    layout = predictor.model.settings.label_layout
+    targets = {case.id: label_path(output, case.id, ending, layout).resolve() for case in cases}
+    _check_targets(targets.values(), cases, output, layout)
     output.mkdir(parents=True, exist_ok=True)
 
     def work(case: Case) -> None:
         predictor.predict_files(case, targets[case.id], keep_probabilities=keep_probabilities)
 
     map_cases(work, cases, label="predict", name=lambda case: case.id)
+
+
+def _check_targets(
+    targets: Collection[Path], cases: Sequence[Case], output: Path, layout: LabelLayout
+) -> None:
+    """Refuse to write over, beside or into a folder of the images that are to be predicted."""
+    inputs = {path.resolve() for case in cases for path in case.images}
+    taken = inputs | {path.parent for path in inputs}
+    if overwritten := sorted(taken & set(targets)):
+        where = overwritten[0]
+        raise UserError("the output would overwrite an input", where=where, fix="change -o")
+    if output.resolve() in taken:
+        fix = "choose a folder of its own for the label maps with -o"
+        raise UserError("the output folder holds the input images", where=output, fix=fix)
+    for there in targets:
+        if there.exists() and there.is_dir() != (layout == "folder"):
+            kinds = ("folder", "file") if there.is_dir() else ("file", "folder")
+            what = "a {} is where a {} is to be written".format(*kinds)
+            raise UserError(what, where=there, fix="take it away, or change -o")
 
 
 def _model_folder(options: opt.Predict) -> Path:
@@ -139,9 +156,13 @@ def evaluate(options: opt.Evaluate) -> Outcome:
         options.predictions,
         options.references,
         load_description(options.description),
-        metrics=options.metrics or None,
+        scoring=check_scoring(
+            options.metrics or None,
+            nsd_tolerance_mm=options.nsd_tolerance_mm,
+            absent_score=options.absent_score,
+        ),
+        masks_dir=options.masks,
         jobs=options.jobs,
-        nsd_tolerance_mm=options.nsd_tolerance_mm,
     )
     return Outcome(text=_write_report(summary, options.output or options.predictions))
 
@@ -153,14 +174,19 @@ def evaluate_cases(
     *,
     jobs: int | None,
 ) -> str:
-    """Compare training cases, each predicted into a folder, with their own label files.
+    """Compare training cases, each predicted into a folder, with what is annotated of them.
 
     Returns:
         The table; the reports are written to ``output``.
     """
-    ending = description.label_ending
     pairs = [
-        CasePair(case=case.id, pred=folder / f"{case.id}{ending}", ref=case.label)
+        CasePair(
+            case=case.id,
+            pred=find_label_map(folder, case.id, description),
+            ref=case.label,
+            mask=case.mask,
+            unannotated=case.unannotated,
+        )
         for case, folder in predicted
         if case.label is not None
     ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from segkit import options as opt
+from segkit.dataset.mending import Mending, mend_dataset
 from segkit.dataset.splits import load_or_make_splits
-from segkit.dataset.validation import validate_dataset
+from segkit.dataset.validation import Report, validate_dataset
 from segkit.files import content_hash
 from segkit.planning.fingerprint import update_fingerprint
 from segkit.planning.plan import Plan, save_plan
@@ -12,14 +13,24 @@ from segkit.planning.planner import explain, make_plan
 from segkit.preprocessing.dataset import preprocess_dataset
 from segkit.runtime import log
 from segkit.structs import to_mapping
-from segkit.workflows.common import OpenDataset, Outcome, as_json, open_dataset, read_plan
+from segkit.workflows.common import (
+    OpenDataset,
+    Outcome,
+    as_json,
+    as_planned,
+    open_dataset,
+    open_planned,
+)
 from segkit.workspace import find_dataset
 
 
 def validate(options: opt.Validate) -> Outcome:
     """Check a dataset; see :class:`segkit.options.Validate`."""
     folder = find_dataset(options.dataset, options.raw_folders)
-    report = validate_dataset(folder, jobs=options.jobs)
+    if options.fix is None:
+        report: Report | Mending = validate_dataset(folder, jobs=options.jobs)
+    else:
+        report = mend_dataset(folder, options.fix, jobs=options.jobs)
     return Outcome(text=as_json(report.to_json()) if options.json else str(report), ok=report.ok)
 
 
@@ -30,15 +41,15 @@ def plan(options: opt.Plan) -> Outcome:
 
 def preprocess(options: opt.Preprocess) -> Outcome:
     """Preprocess a dataset; see :class:`segkit.options.Preprocess`."""
-    dataset = open_dataset(options)
-    return Outcome(text=_preprocess(dataset, read_plan(dataset, options.planner), options))
+    return Outcome(text=_preprocess(*open_planned(options), options))
 
 
 def plan_and_preprocess(options: opt.PlanAndPreprocess) -> Outcome:
     """Plan, then preprocess."""
     dataset = open_dataset(options)
     made = _plan(dataset, options)
-    return Outcome(text="\n".join([*explain(made), _preprocess(dataset, made, options)]))
+    done = _preprocess(as_planned(dataset, made), made, options)
+    return Outcome(text="\n".join([*explain(made), done]))
 
 
 def _plan(dataset: OpenDataset, options: opt.Plan) -> Plan:
@@ -52,6 +63,7 @@ def _plan(dataset: OpenDataset, options: opt.Plan) -> Plan:
         planner=options.planner,
         gpu_memory_gb=options.gpu_memory_gb,
         spacing_mm=options.spacing,
+        min_cases=options.min_cases,
     )
     for name in options.configurations:
         made.configuration(name)

@@ -12,7 +12,7 @@ from segkit.dataset.cases import Case
 from segkit.dataset.demo import make_demo_dataset
 from segkit.planning.plan import Plan
 from segkit.runtime import log
-from segkit.workflows.common import OpenDataset, Outcome, open_dataset, read_plan
+from segkit.workflows.common import OpenDataset, Outcome, open_planned
 from segkit.workflows.prediction import evaluate, evaluate_cases, predict
 from segkit.workflows.prepare import plan, preprocess, validate
 from segkit.workflows.training import (
@@ -39,15 +39,16 @@ def run(options: opt.Run) -> Outcome:
     if not report.ok:
         return report
     log.info("%s", report.text)
-    log.info("%s", plan(opt.Plan(**common, planner=options.planner)).text)
-    dataset = open_dataset(options)
-    configuration = options.configuration or _best_planned(read_plan(dataset, options.planner))
+    chosen = opt.Plan(**common, planner=options.planner, min_cases=options.min_cases)
+    log.info("%s", plan(chosen).text)
+    dataset, made = open_planned(options)
+    configuration = options.configuration or _best_planned(made)
     only = opt.Preprocess(**common, planner=options.planner, configurations=(configuration,))
     log.info("%s", preprocess(only).text)
     folds = options.folds or tuple(str(i) for i in range(len(open_splits(dataset))))
     predicted: dict[str, tuple[Case, Path]] = {}
     for fold in folds:
-        for case, folder in _run_fold(dataset, options, configuration, fold):
+        for case, folder in _run_fold(dataset, made, options, configuration, fold):
             predicted[case.id] = case, folder
     model = folder.parent.parent
     pairs = list(predicted.values())
@@ -62,11 +63,11 @@ def _best_planned(made: Plan) -> str:
 
 
 def _run_fold(
-    dataset: OpenDataset, options: opt.Run, configuration: str, fold: str
+    dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str, fold: str
 ) -> list[tuple[Case, Path]]:
     """Train a fold that is not trained yet and validate it; says where its cases are predicted."""
     now = replace(options, started=time.monotonic())
-    task = make_task(dataset, now, configuration, fold)
+    task = make_task(dataset, made, now, configuration, fold)
     folder = model_folder(dataset, task)
     if (folder / f"fold_{fold}" / "final.pt").exists() and not options.overwrite:
         log.info("fold %s is trained already; kept (--overwrite trains it anew)", fold)

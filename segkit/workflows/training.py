@@ -9,22 +9,32 @@ from pathlib import Path
 from segkit import options as opt
 from segkit.config import apply_settings, load_recipe
 from segkit.dataset.cases import Case
+from segkit.dataset.label_files import LabelLayout, label_layout
 from segkit.dataset.splits import Split, load_or_make_splits, split_for_fold
+from segkit.errors import UsageError
 from segkit.inference.model import ModelSettings, save_model
 from segkit.inference.predictor import PredictionSettings
+from segkit.planning.fingerprint import load_fingerprint
+from segkit.planning.frequencies import target_frequencies
+from segkit.planning.plan import Plan
 from segkit.preprocessing.dataset import open_fresh
 from segkit.report.progress_png import draw_progress
 from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.training.run import RunSettings, read_record, train_fold
 from segkit.training.setup import Fold, TrainingTask
-from segkit.workflows.common import OpenDataset, Outcome, open_dataset, read_plan
+from segkit.workflows.common import OpenDataset, Outcome, open_planned
 from segkit.workflows.prediction import evaluate_cases, load_predictor, predict_cases
+from segkit.workflows.pretrained import read_pretrained
 
 
 def train(options: opt.Train) -> Outcome:
     """Train one fold; see :class:`segkit.options.Train`."""
-    dataset = open_dataset(options)
-    task = make_task(dataset, options, options.configuration, options.fold)
+    if options.resume and options.pretrained is not None:
+        what = "a run that goes on has its weights already: --resume and --pretrained exclude"
+        fix = "leave one out; --overwrite starts anew"
+        raise UsageError(f"{what} each other", fix=fix)
+    dataset, plan = open_planned(options)
+    task = make_task(dataset, plan, options, options.configuration, options.fold)
     if options.resume:
         task = continued_task(dataset, task, options)
     text = train_task(dataset, task, options, resume=options.resume)
@@ -37,24 +47,26 @@ def train(options: opt.Train) -> Outcome:
 
 
 def make_task(
-    dataset: OpenDataset, options: opt.TrainingChoice, configuration: str, fold: str
+    dataset: OpenDataset, plan: Plan, options: opt.TrainingChoice, configuration: str, fold: str
 ) -> TrainingTask:
     """Gather plan, recipe and split of one fold.
 
     Raises:
-        UserError: not planned, no such configuration or recipe, or splits that do not fit.
+        UserError: no such configuration or recipe, or splits that do not fit.
     """
     splits = open_splits(dataset)
     chosen: Fold = "all" if fold == "all" else int(fold)
-    plan = read_plan(dataset, options.planner)
     plan.configuration(configuration)
+    labels = dataset.description.labels
+    fingerprint = load_fingerprint(dataset.workspace.fingerprint)
     return TrainingTask(
         plan=plan,
         configuration=configuration,
-        schema=dataset.description.labels,
+        schema=labels,
         split=split_for_fold(splits, chosen, dataset.case_ids),
         fold=chosen,
         recipe=load_recipe(options.recipe, options.settings),
+        frequencies=target_frequencies(fingerprint, labels),
     )
 
 
@@ -93,6 +105,10 @@ def train_task(
         preprocessed, dataset.description, dataset.cases, task.plan, task.configuration
     )
     folder = model_folder(dataset, task)
+    begin_with = None
+    if options.pretrained is not None and not resume:
+        name = dataset.description.name
+        begin_with = read_pretrained(options.pretrained, str(task.fold), name)
     prepare_torch()
     _save_model(folder, dataset, task, replacing=options.overwrite)
     run = RunSettings(
@@ -101,6 +117,7 @@ def train_task(
         budget_seconds=options.time_budget,
         resume=resume,
         overwrite=options.overwrite,
+        pretrained=begin_with,
     )
     fold_folder = folder / f"fold_{task.fold}"
     state = train_fold(task, store, fold_folder, run, draw=draw_progress)
@@ -139,6 +156,14 @@ def _save_model(folder: Path, dataset: OpenDataset, task: TrainingTask, *, repla
         recipe=task.recipe.name,
         patch_size=task.patch_size,
         mirror_axes=task.spatial.mirror_axes,
+        label_layout=_label_layout(dataset),
     )
     replaced = f"fold_{task.fold}" if replacing else None
     save_model(folder, settings, task.plan, dataset.description, replaced_fold=replaced)
+
+
+def _label_layout(dataset: OpenDataset) -> LabelLayout:
+    """How labels lie on disk, from the first training case that has any."""
+    description = dataset.description
+    label = next(case.label for case in dataset.cases if case.label is not None)
+    return label_layout(label, description.labels, description.reader)

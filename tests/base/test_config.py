@@ -32,6 +32,14 @@ def test_settings_change_values_by_full_or_last_name():
     assert recipe.augment.scaling == (1.0, 2.0)
 
 
+def test_sampling_weights_are_values_of_the_recipe():
+    settings = ["sampling.class_weights={liver: 1, tumor: 3}", "case_weights={c1: 0.5}"]
+    recipe = load_recipe("default", settings)
+    assert recipe.sampling.class_weights == {"liver": 1.0, "tumor": 3.0}
+    assert recipe.sampling.case_weights == {"c1": 0.5}
+    assert from_mapping(Recipe, to_mapping(recipe), source="x") == recipe
+
+
 def test_a_file_is_a_recipe_named_after_it(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("seed: 3\n")
@@ -50,11 +58,43 @@ def test_a_file_is_a_recipe_named_after_it(tmp_path):
         ("gamma=[2, 1]", r"gamma must be \[low, high\]"),
         ("precision=fp8", "'fp8' is not allowed"),
         ("epochs=[", "cannot read the value"),
+        ("class_weights=auto", "loss.class_weights and sampling.class_weights"),
+        ("loss.class_weights=atuo", "expected 'auto' or keys and values, got 'atuo'"),
+        ("loss.class_weights={liver:2}", "space after every colon"),
+        ("loss.class_weights={liver: -1}", "class_weights must be 0 or more, got -1.0 for 'liver'"),
+        ("loss.class_weights={liver: .nan}", "class_weights must be 0 or more, got nan"),
+        ("loss.class_weights={liver: heavy}", "key loss.class_weights.liver"),
+        ("cross_entropy=focl", "did you mean 'focal'"),
+        ("focal_gamma=3", "focal_gamma has no effect unless cross_entropy is focal"),
+        ("topk_percent=5", "topk_percent has no effect unless cross_entropy is topk"),
+        ("topk_percent=0", r"topk_percent must lie in \(0, 100\]"),
+        ("focal_gamma=-1", "focal_gamma must not be negative"),
+        ("sampling.class_weights={liver: -1}", "class_weights must be 0 or more.*'liver'"),
+        ("case_weights={c1: .inf}", "case_weights must be 0 or more.*'c1'"),
+        ("case_weights={1: 2}", "expected str, got 1"),
+        ("case_weights=3", "expected keys and values, got 3"),
     ],
 )
 def test_bad_settings_are_refused(setting, message):
     with pytest.raises(UserError, match=message):
         load_recipe("default", [setting])
+
+
+def test_weights_are_given_by_name():
+    settings = ["loss.class_weights={liver: 2, tumour core: 3.5}", "loss.cross_entropy=topk"]
+    loss = load_recipe("debug", [*settings, "topk_percent=5"]).loss
+    assert loss.class_weights == {"liver": 2.0, "tumour core": 3.5}
+    assert (loss.cross_entropy, loss.topk_percent) == ("topk", 5.0)
+    assert load_recipe("debug", ["loss.class_weights=auto"]).loss.class_weights == "auto"
+    assert load_recipe("debug", ["loss.class_weights=null"]).loss.class_weights is None
+
+
+def test_settings_replace_the_weights_of_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("loss:\n  class_weights: {liver: 2}\n")
+    assert load_recipe(str(path)).loss.class_weights == {"liver": 2.0}
+    changed = load_recipe(str(path), ["loss.class_weights={spleen: 3}"])
+    assert changed.loss.class_weights == {"spleen": 3.0}
 
 
 def test_unknown_recipes_are_refused():
@@ -71,5 +111,5 @@ def test_faulty_files_are_refused(tmp_path, text):
 
 
 def test_the_resolved_recipe_round_trips():
-    recipe = load_recipe("debug", ["seed=5"])
+    recipe = load_recipe("debug", ["seed=5", "loss.class_weights={liver: 2}"])
     assert from_mapping(Recipe, to_mapping(recipe), source="x") == recipe

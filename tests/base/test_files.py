@@ -7,14 +7,20 @@ import pytest
 
 from segkit.errors import UserError
 from segkit.files import (
+    atomic_folder,
     atomic_write,
     content_hash,
-    parse_json,
     read_artifact,
     read_json,
     write_artifact,
     write_json,
 )
+
+
+def test_a_draft_that_is_deleted_is_given_up(tmp_path):
+    with atomic_folder(tmp_path / "a") as draft:
+        draft.rmdir()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -44,27 +50,6 @@ def test_nan_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"a": 1,\n "b" 2}', "line 2 column 6"),
-        ('{"a": NaN}', "NaN is not a JSON number"),
-        ('{"a": 1, "a": 2}', "'a' occurs twice"),
-        ("", "line 1 column 1"),
-        ("[" * 100_000, "not valid JSON"),
-    ],
-)
-def test_faulty_json_is_named(text, message):
-    with pytest.raises(UserError, match=message):
-        parse_json(text, "dataset.json")
-
-
-def test_the_caret_points_at_the_fault():
-    with pytest.raises(UserError) as caught:
-        parse_json('{"a": 1,\n "b" 2}', "x")
-    assert ' "b" 2}\n     ^' in caught.value.what
-
-
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00broken", None])
 def test_unreadable_files_are_named(tmp_path, content):
     path = tmp_path / "x.json"
@@ -91,3 +76,26 @@ def test_content_hash_ignores_key_order_only():
     assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
     assert content_hash({"a": 1}) != content_hash({"a": 2})
     assert content_hash(np.float64(1.5)) == content_hash(1.5)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_folder_is_whole_or_as_it_was(tmp_path, before):
+    path = tmp_path / "folder"
+    if before:
+        path.mkdir()
+        (path / "old").touch()
+
+    def fill(*names, fail=False):
+        with atomic_folder(path) as draft:
+            for name in names:
+                (draft / name).touch()
+            if fail:
+                raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fill("a", fail=True)
+    assert [file.name for file in path.glob("*")] == ["old"] * before
+    assert list(tmp_path.iterdir()) == [path] * before
+    fill("a", "b")
+    assert sorted(file.name for file in path.iterdir()) == ["a", "b"]
+    assert list(tmp_path.iterdir()) == [path]

@@ -25,6 +25,7 @@ class Outer:
     inner: Inner = Inner()
     pair: tuple[float, float] = (0.0, 1.0)
     table: dict[str, Inner] = field(default_factory=dict)
+    mixed: Literal["auto"] | dict[str, float] | None = None
 
     def __post_init__(self):
         if self.name == "bad":
@@ -43,6 +44,11 @@ def test_nested_values_become_their_types():
     assert made.table["k"].size == (3,)
 
 
+@pytest.mark.parametrize("value", [None, "auto", {}, {"liver": 2.0}])
+def test_a_union_takes_the_choice_that_fits(value):
+    assert build(mixed=value).mixed == value
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -57,6 +63,9 @@ def test_nested_values_become_their_types():
         ({"name": "bad"}, "name must not be bad"),
         ({"name": 5}, "expected str, got 5"),
         ({"inner": {"share": "much"}}, "expected float, got 'much'"),
+        ({"mixed": [1]}, r"expected 'auto' or keys and values, got \[1\]"),
+        ({"mixed": {"liver": "x"}}, "expected float, got 'x'(.|\n)*key mixed.liver"),
+        ({"mixed": {1: 2}}, "expected str, got 1"),
     ],
 )
 def test_mistakes_are_named_with_their_place(values, message):

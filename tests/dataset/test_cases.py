@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_dataset import describe, labels_of, put_label_folder, put_labels, put_mask
 
 from segkit.dataset.cases import case_identity, find_cases, images_to_predict, training_cases
 from segkit.dataset.description import load_description
@@ -151,3 +152,61 @@ def test_identity_follows_names_and_contents(dataset):
     assert before == case_identity(case)
     case.label.write_bytes(case.label.read_bytes() + b"x")
     assert case_identity(case) != before
+
+
+def test_labels_may_be_folders_where_structures_overlap(dataset):
+    describe(dataset, label_encoding="multilabel")
+    put_label_folder(dataset, "a", liver=labels_of(1), tumour=labels_of())
+    first, second, _ = training_cases(load_description(dataset))
+    assert first.label == dataset / "labelsTr" / "a"
+    assert [file.name for file in first.label_files] == ["liver.nii.gz", "tumour.nii.gz"]
+    assert second.label == dataset / "labelsTr" / "b.nii.gz"
+
+
+def test_all_labels_may_be_folders(dataset):
+    describe(dataset, label_encoding="multilabel")
+    for case in "abc":
+        put_label_folder(dataset, case, liver=labels_of(1), tumour=labels_of())
+    assert codes(load_description(dataset)) == []
+    describe(dataset)
+    assert codes(load_description(dataset)) == ["SK-F006"] * 3
+
+
+def test_masks_are_optional_and_by_case(dataset, content):
+    path = put_mask(dataset, "b", labels_of(1))
+    masks = [case.mask for case in training_cases(load_description(dataset))]
+    assert masks == [None, path, None]
+    entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    cases = {"x": entry, "y": {**entry, "mask": "masksTr/b.nii.gz"}}
+    described(dataset, content, numTraining=2, dataset=cases)
+    assert [case.mask for case in training_cases(load_description(dataset))] == [None, path]
+
+
+def test_mask_is_part_of_the_identity(dataset):
+    before = case_identity(training_cases(load_description(dataset))[0])
+    put_mask(dataset, "a", labels_of(1))
+    assert case_identity(training_cases(load_description(dataset))[0]) != before
+
+
+def test_unannotated_structures_reach_their_case(dataset):
+    describe(dataset, label_encoding="multilabel", unannotated={"b": ["tumour"]})
+    cases = training_cases(load_description(dataset))
+    assert [case.unannotated for case in cases] == [(), ("tumour",), ()]
+
+
+def test_cases_that_cannot_be_named_are_left_out(dataset, content):
+    entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    description = described(dataset, content, numTraining=2, dataset={"x": entry, "../y": entry})
+    cases, problems = find_cases(description)
+    assert [case.id for case in cases] == ["x"]
+    assert [found.code for found in problems] == ["SK-F015"]
+
+
+def test_files_macos_leaves_behind_are_nobodys_business(dataset):
+    (dataset / "imagesTr" / "._a_0000.nii.gz").write_bytes(b"x")
+    assert codes(load_description(dataset)) == []
+
+
+def test_number_of_cases_is_checked_beside_warnings(dataset, content):
+    put_labels(dataset, "d", labels_of(1))
+    assert codes(described(dataset, content, numTraining=4)) == ["SK-F007", "SK-F008"]

@@ -178,3 +178,17 @@ def test_real_microscopy_images(shared_data, tmp_path):
         back = read_labels(tmp_path / "out.png")
         assert np.array_equal(back.array, labels.array)
         assert set(np.unique(back.array)) <= {0, 1, 2}
+
+
+def test_images_larger_than_pillow_allows(tmp_path, monkeypatch, recwarn):
+    pixels = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    for ending in (".png", ".bmp"):
+        Image.fromarray(pixels).save(tmp_path / f"a{ending}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    for ending in (".png", ".bmp"):
+        assert np.array_equal(read_image([tmp_path / f"a{ending}"]).array[0, 0], pixels)
+    assert not recwarn.list
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert np.array_equal(read_image([tmp_path / "a.png"]).array[0, 0], pixels)
+    with pytest.raises(UserError, match="exceeds limit"):
+        read_image([tmp_path / "a.bmp"])

@@ -14,9 +14,12 @@ from segkit.dataset.image_io import (
     ending_of,
     read_image,
     read_labels,
+    read_masks,
     required_orientation,
     write_labels,
+    write_masks,
 )
+from segkit.dataset.image_io.image2d_io import PLANE
 from segkit.errors import UserError
 from segkit.types import Geometry
 
@@ -322,3 +325,45 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
             np.zeros((1, 1, 1), np.uint8),
             Geometry(spacing_mm=(1.0, 1.0, 1.0)),
         )
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"])
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_several_masks_come_back_with_the_geometry_of_a_label_map(tmp_path, ending, count):
+    geometry = Geometry(spacing_mm=(3.1, 1.2, 0.7), origin=(1.5, -2.25, 7.0), direction=ROTATION)
+    masks = np.random.default_rng(count).integers(0, 2, (count, 4, 5, 6)).astype(np.uint8)
+    write_masks(tmp_path / f"masks{ending}", masks, geometry)
+    write_labels(tmp_path / f"one{ending}", masks[0], geometry)
+    found, one = read_masks(tmp_path / f"masks{ending}"), read_labels(tmp_path / f"one{ending}")
+    assert found.array.dtype == np.uint8
+    np.testing.assert_array_equal(found.array, masks)
+    assert found.geometry == one.geometry
+
+
+def test_several_masks_are_the_fourth_axis_of_a_nifti_file(tmp_path):
+    masks = np.random.default_rng(0).integers(0, 2, (2, 4, 5, 6)).astype(np.uint8)
+    write_masks(tmp_path / "a.nii.gz", masks, Geometry(spacing_mm=(3.0, 2.0, 1.0)))
+    image = nib.load(tmp_path / "a.nii.gz")
+    assert image.shape == (6, 5, 4, 2)
+    assert image.header.get_zooms()[:3] == (1, 2, 3)
+    np.testing.assert_array_equal(np.asarray(image.dataobj)[..., 1], masks[1].T)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_masks_of_a_plane(tmp_path, ending):
+    masks = np.random.default_rng(0).integers(0, 2, (3, 1, 5, 6)).astype(np.uint8)
+    write_masks(tmp_path / f"a{ending}", masks, PLANE)
+    np.testing.assert_array_equal(read_masks(tmp_path / f"a{ending}").array, masks)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".gipl", ".jpg"])
+def test_formats_that_hold_one_mask_are_refused(tmp_path, ending):
+    with pytest.raises(UserError, match="cannot hold several masks"):
+        write_masks(tmp_path / f"a{ending}", np.zeros((3, 1, 5, 6), np.uint8), PLANE)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_labels_beyond_31_bits_come_back(tmp_path, ending):
+    labels = np.array([0, 1, 2**31, 2**61 + 1]).reshape(1, 1, 4)
+    write_labels(tmp_path / f"a{ending}", labels, Geometry(spacing_mm=(1.0, 1.0, 1.0)))
+    np.testing.assert_array_equal(read_labels(tmp_path / f"a{ending}").array[0], labels)

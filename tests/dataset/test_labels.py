@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segkit.dataset.labels import LabelClass, LabelSchema, Region
+from segkit.dataset.labels import LabelClass, LabelSchema, Region, bit_numbers
 from segkit.errors import UserError
 
 SCHEMA = LabelSchema(
@@ -110,3 +110,47 @@ def test_ignore_is_announced_in_three_ways(labels, content, values):
     schema = build(labels, **content)
     assert schema.ignore_values == values
     assert schema.encode(np.array([*values, -1])).tolist() == [2] * (len(values) + 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "bits"),
+    [
+        ([1, 2, 4, 8], [0, 1, 2, 3]),
+        ([4, 1], [2, 0]),
+        ([1, 2, 3], [0, 1, 2]),
+        ([3, 1, 2, 4], [2, 0, 1, 3]),
+        ([1, 2], [0, 1]),
+        ([2**30], [30]),
+    ],
+)
+def test_values_of_structures_are_bits_or_numbers(values, bits):
+    assert bit_numbers(values) == bits
+
+
+def test_overlapping_structures_have_a_channel_each():
+    labels = {"background": 0, "whole": 1, "anterior": 2, "posterior": 4}
+    schema = build(labels, label_encoding="multilabel")
+    assert schema.overlapping
+    assert schema.sigmoid
+    assert not schema.has_regions
+    assert (schema.num_outputs, schema.seg_channels) == (3, 3)
+    assert (schema.num_classes, schema.ignore_index) == (2, 2)
+    assert schema.target_names == ("whole", "anterior", "posterior")
+
+
+def test_structures_left_out_keep_their_place_on_disk():
+    labels = {"background": 0, "whole": 1, "anterior": 2, "posterior": 4}
+    schema = build(labels, label_encoding="multilabel").without(["posterior", "whole"])
+    assert schema.target_names == ("anterior",)
+    assert schema.structure_bits == (1,)
+    assert sorted(schema.left_out_bits) == [0, 2]
+    assert schema.structures_on_disk == 3
+    assert schema.without([]) == schema
+
+
+@pytest.mark.parametrize("names", [["whole", "part"], ["whole"]])
+def test_not_everything_can_be_left_out(names):
+    labels = {"background": 0, "whole": 1, "part": 2}
+    encoding = {"label_encoding": "multilabel"} if len(names) == 2 else {}
+    with pytest.raises(ValueError, match="left out"):
+        build(labels, **encoding).without(names)

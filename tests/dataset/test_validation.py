@@ -227,7 +227,7 @@ def test_surplus_channels_inside_a_file(dataset):
     path = dataset / "imagesTr" / "a_0000.nii.gz"
     array = np.random.default_rng(0).normal(size=(6, 5, 4, 2)).astype(np.float32)
     nib.Nifti1Image(array, np.diag([-1.0, -1, 2, 1])).to_filename(path)
-    assert "the case has 2 channels" in only(dataset, "SK-F012").message
+    assert "the case has 2 volumes" in only(dataset, "SK-G006").message
 
 
 def test_truncated_files_are_named(dataset):

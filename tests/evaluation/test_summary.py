@@ -10,11 +10,10 @@ from segkit.dataset.description import load_description
 from segkit.dataset.image_io import write_labels
 from segkit.errors import UserError
 from segkit.evaluation.case import CasePair
+from segkit.evaluation.lesions import LESION_COUNTS
+from segkit.evaluation.scoring import DEFAULT_METRICS, METRICS, check_scoring
 from segkit.evaluation.summary import (
-    DEFAULT_METRICS,
-    METRICS,
     cases_csv,
-    check_metrics,
     evaluate_folders,
     evaluate_pairs,
     load_summary,
@@ -64,8 +63,9 @@ def messages(caplog, monkeypatch):
     return lambda level: [r.getMessage() for r in caplog.records if r.levelno == level]
 
 
-def evaluate(pred, ref, description, **options):
-    return evaluate_folders(pred, ref, description, jobs=1, **options)
+def evaluate(pred, ref, description, metrics=None, **choices):
+    scoring = check_scoring(metrics, **choices)
+    return evaluate_folders(pred, ref, description, scoring=scoring, jobs=1)
 
 
 TWO = {
@@ -105,6 +105,44 @@ def test_with_regions_both_blocks_are_filled_and_the_mean_is_over_regions(datase
     assert summary.targets is summary.regions
 
 
+def test_labels_below_their_region_are_explained(dataset, tmp_path):
+    cases = {"x": ([[9, 9, 0, 0]], [[4, 9, 0, 0]])}
+    summary = evaluate(*dataset(cases, REGIONS, regions_class_order=[4, 9]))
+    rim, tumour = summary.explanations
+    assert (rim.label, rim.region, tumour.label) == ("label_4", "whole", "tumour")
+    assert (rim.dice_label, rim.dice_region) == (0, 1)
+    assert (rim.volume_label_ml, rim.volume_region_ml) == pytest.approx((0.006, 0.012))
+    assert (rim.wrong_voxels, rim.border, rim.inherited) == (1, 1, 0)
+    save_summary(summary, tmp_path)
+    assert load_summary(tmp_path / "summary.json") == summary
+
+
+def test_lesions_are_added_up_over_the_cases(dataset, tmp_path):
+    cases = {"x": ([[4, 0, 4, 0]], [[4, 0, 0, 0]]), "y": ([[0, 0, 0, 0]], [[4, 0, 4, 0]])}
+    counts = ["lesion_tp", "lesion_fp", "lesion_fn"]
+    summary = evaluate(*dataset(cases), metrics=counts)
+    totals = summary.lesion_totals["labels"]["kidney"]
+    assert [totals[count] for count in counts] == [1, 1, 2]
+    assert totals["lesion_f1"] == pytest.approx(2 / 5)
+    assert summary.lesion_totals["labels"]["tumour"]["lesion_f1"] is None
+    assert summary.lesion_totals["regions"] == {}
+    assert evaluate(*dataset(cases), metrics=["lesion_f1"]).lesion_totals == {}
+    save_summary(summary, tmp_path)
+    assert load_summary(tmp_path / "summary.json") == summary
+
+
+def test_summaries_of_before_are_read(dataset, tmp_path):
+    summary = evaluate(*dataset(TWO))
+    save_summary(summary, tmp_path)
+    content = json.loads((tmp_path / "summary.json").read_text())
+    for key in ("absent_score", "explanations", "lesion_totals"):
+        del content[key]
+    for case in content["cases"]:
+        del case["unannotated"]
+    (tmp_path / "summary.json").write_text(json.dumps(content))
+    assert load_summary(tmp_path / "summary.json") == summary
+
+
 def test_ignore_is_masked_out(dataset):
     cases = {"x": ([[4, 4, 9, 9]], [[4, 255, 255, 9]])}
     labels = {**PLAIN, "ignore": 255}
@@ -127,8 +165,8 @@ def test_nothing_anywhere_gives_null_not_a_crash(dataset):
     summary = evaluate(*dataset(cases), metrics=METRICS)
     assert summary.foreground_mean == {
         **dict.fromkeys(METRICS),
-        "volume_ref_ml": 0.0,
-        "volume_pred_ml": 0.0,
+        **dict.fromkeys(("volume_ref_ml", "volume_pred_ml"), 0.0),
+        **dict.fromkeys(LESION_COUNTS, 0.0),
     }
     assert summary.labels["kidney"]["hd95_mm"].undefined == 2
 
@@ -155,6 +193,8 @@ def test_files_are_strict_and_come_back_equal(dataset, tmp_path):
     assert content["cases"][1]["case"] == "case_2"
     assert content["cases"][1]["labels"]["tumour"]["hd95_mm"] is None
     assert content["cases"][1]["regions"] == {}
+    assert content["cases"][1]["unannotated"] == content["explanations"] == []
+    assert content["absent_score"] is None
     assert load_summary(tmp_path / "out" / "summary.json") == summary
 
 
@@ -224,21 +264,6 @@ def test_geometry_mismatch_is_a_warning(dataset, messages):
     expected = "case_1: origin differs: reference (4, -5, 6), prediction (1, -5, 6)"
     assert messages(logging.WARNING) == [expected]
     assert len(summary.cases) == 2
-
-
-def test_metrics_are_checked():
-    assert check_metrics(None) == DEFAULT_METRICS
-    assert check_metrics(["nsd", "dice", "nsd"]) == ("dice", "nsd")
-    with pytest.raises(UserError, match="did you mean 'hd95_mm'"):
-        check_metrics(["hd95"])
-    with pytest.raises(UserError, match="no metric"):
-        check_metrics([])
-
-
-@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
-def test_tolerance_is_checked(dataset, tolerance):
-    with pytest.raises(UserError, match="tolerance"):
-        evaluate(*dataset(TWO), nsd_tolerance_mm=tolerance)
 
 
 def test_pairs_from_several_folders(dataset):

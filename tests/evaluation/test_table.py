@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from segkit.evaluation.case import CaseScores
+from segkit.evaluation.explanations import Explanation
 from segkit.evaluation.summary import Summary, summarize
-from segkit.evaluation.table import interval, mean_and_std, note, number, render_table
+from segkit.evaluation.table import absence, interval, mean_and_std, note, number, render_table
 
 OVERLAP = ("dice", "iou", "precision", "recall")
 
@@ -84,7 +87,12 @@ def test_without_dice_the_first_metric_leads():
 
 @pytest.mark.parametrize(
     ("value", "metric", "text"),
-    [(None, "dice", "n/a"), (0.12345, "nsd", "0.123"), (1234.567, "volume_ref_ml", "1234.57")],
+    [
+        (None, "dice", "n/a"),
+        (0.12345, "nsd", "0.123"),
+        (1234.567, "volume_ref_ml", "1234.57"),
+        (2.0, "lesion_tp", "2.00"),
+    ],
 )
 def test_numbers(value, metric, text):
     assert number(value, metric) == text
@@ -93,3 +101,47 @@ def test_numbers(value, metric, text):
 def test_undefined_statistics_are_spelled_out():
     nothing = make_summary({"x": [None]}).labels["x"]["dice"]
     assert mean_and_std(nothing, "dice") == interval(nothing, "dice") == "n/a"
+
+
+def test_cases_that_nobody_annotated_are_told_apart_from_absence():
+    statistics = make_summary({"x": [None, None, None, 0.5]}).labels["x"]["dice"]
+    assert absence(statistics) == "n/a (absent in 3 of 4)"
+    assert absence(statistics, 1) == "n/a (absent in 2, not annotated in 1 of 4)"
+    assert absence(statistics, 3) == "n/a (not annotated in 3 of 4)"
+    summary = make_summary({"liver": [0.5, None]})
+    unknown = replace(summary.cases[1], unannotated=("liver",))
+    table = render_table(replace(summary, cases=(summary.cases[0], unknown)))
+    assert "n/a (not annotated in 1 of 2)" in table
+
+
+def test_what_absence_counts_as_is_said():
+    summary = make_summary({"liver": [0.5, 1.0]})
+    assert "counts as" not in render_table(summary)
+    last = render_table(replace(summary, absent_score=1.0)).splitlines()[-1]
+    assert last == "a target that is in neither reference nor prediction counts as 1, not as n/a"
+
+
+def test_lesions_of_all_cases_are_added_up():
+    metrics = ("dice", "lesion_tp", "lesion_fp", "lesion_fn", "lesion_f1")
+    summary = make_summary({"ms": [2.0, 1.0, None]}, metrics=metrics)
+    lines = render_table(summary).splitlines()
+    assert "lesions found" in lines[0]
+    assert lines[-1] == "ms: 3 of 6 lesions of all cases are found, 3 are false (lesion F1 0.500)"
+
+
+def test_explanations_stand_below_the_columns():
+    summary = make_summary({"edema": [0.1]}, {"whole": [0.9]})
+    why = Explanation(
+        label="edema",
+        region="whole",
+        dice_label=0.1,
+        dice_region=0.9,
+        volume_label_ml=1.0,
+        volume_region_ml=2.0,
+        wrong_voxels=3,
+        border=None,
+        inherited=None,
+        text="edema is below whole",
+    )
+    lines = render_table(replace(summary, explanations=(why,))).splitlines()
+    assert lines[-2:] == ["", "edema is below whole"]

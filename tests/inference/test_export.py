@@ -33,6 +33,13 @@ REGIONS = LabelSchema(
 )
 
 
+def segment(logits, record, schema, invalid) -> np.ndarray:
+    """Return raw values (Z, Y, X), for labels and regions."""
+    indices = logits_to_segmentation(logits, record, schema, invalid)
+    assert (indices.dtype, len(indices)) == (np.int16, 1)
+    return schema.decode(indices[0])
+
+
 def record(shape, resampled=None, *, spacing_mm=(1.0, 1.0, 1.0), crop=None) -> CaseRecord:
     """Axes as stored; ``crop`` a box in ``shape``."""
     box = crop or tuple((0, size) for size in shape)
@@ -111,7 +118,7 @@ def test_what_preprocessing_did_to_the_labels_is_undone(transpose, direction, or
     assert case.record.shape_resampled == case.record.shape_after_crop
     assert sorted(case.record.shape_after_crop) == [5, 5, 6]
     one_hot = np.stack([case.seg[0] == k for k in range(3)]).astype(np.float32)
-    result = logits_to_segmentation(one_hot, case.record, schema, case.invalid_zyx)
+    result = segment(one_hot, case.record, schema, case.invalid_zyx)
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, raw)
 
@@ -121,7 +128,7 @@ def test_the_running_maximum_is_the_argmax_of_all_resampled_logits():
     case = record((9, 8, 8), (6, 5, 8))
     grids = case.spacing_resampled_mm, case.spacing_mm, case.shape_after_crop
     full = resample_image(logits, *grids, order=1)
-    result = logits_to_segmentation(logits, case, labels(*range(1, 7)), None)
+    result = segment(logits, case, labels(*range(1, 7)), None)
     assert len(np.unique(result)) == 7
     np.testing.assert_array_equal(result, full.argmax(axis=0))
 
@@ -131,7 +138,7 @@ def test_a_coarse_axis_takes_the_nearest_slice():
     logits = np.zeros((2, 2, 1, 1), dtype=np.float32)
     logits[1, :, 0, 0] = [-1, 0.1]
     case = record((4, 1, 1), (2, 1, 1), spacing_mm=(5.0, 1.0, 1.0))
-    result = logits_to_segmentation(logits, case, labels(1), None)
+    result = segment(logits, case, labels(1), None)
     assert result[:, 0, 0].tolist() == [0, 0, 1, 1]
 
 
@@ -139,14 +146,14 @@ def test_linear_resampling_by_hand():
     # Four voxels at positions -0.25, 0.25, 0.75, 1.25 of two, the edge held: -1, -0.25, 1.25, 2.
     logits = np.zeros((2, 1, 1, 2), dtype=np.float32)
     logits[1, 0, 0] = [-1, 2]
-    result = logits_to_segmentation(logits, record((1, 1, 4), (1, 1, 2)), labels(1), None)
+    result = segment(logits, record((1, 1, 4), (1, 1, 2)), labels(1), None)
     assert result[0, 0].tolist() == [0, 0, 1, 1]
 
 
 def test_equal_logits_go_to_the_first_class():
     logits = np.zeros((3, 1, 1, 2), dtype=np.float32)
     logits[1:, 0, 0, 1] = 1
-    result = logits_to_segmentation(logits, record((1, 1, 2)), labels(1, 2), None)
+    result = segment(logits, record((1, 1, 2)), labels(1, 2), None)
     assert result[0, 0].tolist() == [0, 1]
 
 
@@ -161,14 +168,14 @@ def test_regions_are_painted_in_order():
         (0, 0, 0): 0,
     }
     logits = np.array(list(columns), dtype=np.float32).T.reshape(3, 1, 1, -1)
-    result = logits_to_segmentation(logits, record((1, 1, len(columns))), REGIONS, None)
+    result = segment(logits, record((1, 1, len(columns))), REGIONS, None)
     assert result[0, 0].tolist() == list(columns.values())
 
 
 def test_a_region_painted_later_wins_whatever_its_paint_value():
     swapped = dataclasses.replace(REGIONS, regions=REGIONS.regions[::-1])
     logits = np.ones((3, 1, 1, 1), dtype=np.float32)
-    assert logits_to_segmentation(logits, record((1, 1, 1)), swapped, None).item() == 1
+    assert segment(logits, record((1, 1, 1)), swapped, None).item() == 1
 
 
 def test_outside_the_crop_and_invalid_voxels_are_background():
@@ -178,8 +185,8 @@ def test_outside_the_crop_and_invalid_voxels_are_background():
     invalid = np.zeros((1, 1, 6), dtype=bool)
     invalid[0, 0, 3] = True
     schema = labels(5)
-    assert logits_to_segmentation(logits, case, schema, None)[0, 0].tolist() == [0, 0, 5, 5, 5, 0]
-    assert logits_to_segmentation(logits, case, schema, invalid)[0, 0].tolist() == [
+    assert segment(logits, case, schema, None)[0, 0].tolist() == [0, 0, 5, 5, 5, 0]
+    assert segment(logits, case, schema, invalid)[0, 0].tolist() == [
         0,
         0,
         5,
@@ -192,7 +199,7 @@ def test_outside_the_crop_and_invalid_voxels_are_background():
 @pytest.mark.parametrize(("value", "dtype"), [(255, np.uint8), (300, np.uint16)])
 def test_values_above_255_need_a_wider_type(value, dtype):
     logits = np.array([0, 1], dtype=np.float32).reshape(2, 1, 1, 1)
-    result = logits_to_segmentation(logits, record((1, 1, 1)), labels(value), None)
+    result = segment(logits, record((1, 1, 1)), labels(value), None)
     assert result.dtype == dtype
     assert result.item() == value
 
@@ -202,7 +209,7 @@ def test_tensors_of_inference_mode_are_taken_and_left_as_they_are():
         logits = torch.randn(3, 2, 4, 5)
     before = logits.clone()
     case, schema = record((2, 4, 5)), labels(1, 2)
-    result = logits_to_segmentation(logits, case, schema, None)
+    result = segment(logits, case, schema, None)
     np.testing.assert_array_equal(result, logits.argmax(0).numpy())
     assert torch.equal(logits, before)
 
@@ -218,7 +225,7 @@ def test_softmax_probabilities_agree_with_the_segmentation():
     np.testing.assert_allclose(result.sum(axis=0), 1, atol=1e-6)
     assert (result[0, 5] == 1).all()
     assert (result[1:, :, 0] == 0).all()
-    segmentation = logits_to_segmentation(logits, case, schema, invalid)
+    segmentation = segment(logits, case, schema, invalid)
     np.testing.assert_array_equal(result.argmax(axis=0), segmentation)
 
 
@@ -238,3 +245,33 @@ def test_saved_probabilities_come_back_bit_by_bit(tmp_path):
         assert content["probabilities"].dtype == np.float32
         np.testing.assert_array_equal(content["probabilities"], values)
     assert [path.name for path in tmp_path.iterdir()] == ["case.npz"]
+
+
+STRUCTURES = LabelSchema(
+    classes=tuple(LabelClass(name=f"s{v}", value=v) for v in (1, 2, 3)), overlapping=True
+)
+
+
+def test_structures_are_decided_each_for_itself():
+    logits = np.random.default_rng(0).normal(size=(3, 4, 5, 8)).astype(np.float32)
+    case = record((9, 8, 8), (4, 5, 8), crop=((1, 7), (0, 8), (0, 8)))
+    grids = case.spacing_resampled_mm, case.spacing_mm, case.shape_after_crop
+    invalid = np.random.default_rng(1).random((9, 8, 8)) < 0.2
+    found = logits_to_segmentation(logits, case, STRUCTURES, invalid)
+    expected = np.zeros((3, 9, 8, 8), np.int8)
+    expected[:, 1:7] = resample_image(logits, *grids, order=1) > 0
+    expected[:, invalid] = 0
+    assert found.dtype == np.int8
+    np.testing.assert_array_equal(found, expected)
+    assert (found.sum(axis=0) > 1).any()
+
+
+def test_probabilities_of_structures_agree_with_the_segmentation():
+    logits = np.random.default_rng(0).normal(size=(3, 3, 4, 4)).astype(np.float32)
+    case = record((6, 6, 8), (3, 4, 4), crop=((0, 5), (1, 5), (0, 8)))
+    invalid = np.random.default_rng(1).random((6, 6, 8)) < 0.2
+    shares = probabilities(logits, case, STRUCTURES, invalid)
+    assert (shares[:, invalid] == 0).all()
+    assert (shares[:, 5] == 0).all()
+    found = logits_to_segmentation(logits, case, STRUCTURES, invalid)
+    np.testing.assert_array_equal(shares > 0.5, found)

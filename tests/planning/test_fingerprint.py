@@ -290,3 +290,38 @@ def test_a_reader_that_reorients_asks_for_its_orientation(folder):
         *write_json(folder, overwrite_image_reader_writer="NibabelIOWithReorient"), jobs=1
     )
     assert (found.orientation, found.cases[0].orientation) == ("RAS", "LPS")
+
+
+def test_classes_are_counted_where_they_are_known(folder):
+    image, label = np.zeros((1, 4, 5, 6)), np.zeros((4, 5, 6))
+    image[0, 1:3, 1:4, 2:6] = 1
+    label[1, 1, 2:5] = 5, 7, 7
+    label[2, 2, 2:4] = 9  # nobody annotated these two
+    label[0, 0, 0] = 5  # a label on black is known
+    write_case(folder, "a", image, label)
+    found = extract_fingerprint(*write_json(folder), jobs=1)
+    assert found.class_names == ("organ", "tumour")
+    (case,) = found.cases
+    assert case.class_voxels == (2, 2)
+    assert case.annotated_voxels == (24 - 2 + 1,) * 2
+    assert case.combinations == {}
+
+
+def test_overlapping_structures_and_their_combinations(folder):
+    image, _ = random_case(0, shape=(2, 3, 4))
+    label = np.zeros((2, 3, 4))
+    label[0, 0] = 1, 3, 3, 7
+    label[1, 1] = 4, 0, 1, 1
+    write_case(folder, "a", image, label)
+    write_case(folder, "b", image, label)
+    labels = {"background": 0, "whole": 1, "front": 2, "back": 4}
+    description, cases = write_json(
+        folder, labels=labels, label_encoding="multilabel", unannotated={"b": ["front"]}
+    )
+    found = extract_fingerprint(description, cases, jobs=1)
+    a, b = found.cases
+    assert (a.labelled_voxels, a.class_voxels, a.annotated_voxels) == (7, (6, 3, 2), (24, 24, 24))
+    assert a.combinations == {"whole": 3, "whole+front": 2, "whole+front+back": 1, "back": 1}
+    # Nobody looked for the front in b: it is neither there nor absent.
+    assert (b.class_voxels, b.annotated_voxels) == ((6, 0, 2), (24, 0, 24))
+    assert b.combinations == {"whole": 5, "whole+back": 1, "back": 1}

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
 from segkit.planning.fingerprint import CaseFingerprint, Fingerprint
 from segkit.planning.patch import Budget
-from segkit.planning.plan import IntensityStatistics, load_plan, save_plan
+from segkit.planning.plan import IntensityStatistics, load_plan, planned_description, save_plan
 from segkit.planning.planner import PLANNERS, explain, make_plan, plan_lowres
 
 STATISTICS = IntensityStatistics(
@@ -267,3 +268,55 @@ def test_plans_survive_the_disk(tmp_path):
     plan = planned(BRATS, "resenc_l", 4)
     save_plan(tmp_path / "plan.json", plan, made_from="x")
     assert load_plan(tmp_path / "plan.json") == plan
+
+
+def overlapping(counts, names=("a", "b", "c")):
+    """Three cases; ``counts`` are the voxels of every structure in each, of 1000."""
+    values = {"background": 0, **{name: i + 1 for i, name in enumerate(names)}}
+    content = {"channel_names": {"0": "MR"}, "labels": values, "label_encoding": "multilabel"}
+    described = replace(
+        describe(), content=content, labels=LabelSchema.from_description(values, content)
+    )
+    cases = [
+        replace(fake_case((32, 32, 32)), class_voxels=voxels, annotated_voxels=(1000,) * 3)
+        for voxels in counts
+    ]
+    measured = replace(fake((32, 32, 32)), cases=tuple(cases), class_names=names)
+    return measured, described
+
+
+def test_rare_structures_are_left_out():
+    measured, described = overlapping([(10, 1, 0), (10, 0, 0), (10, 1, 0)])
+    plan = make_plan(measured, described)
+    assert plan.left_out == ()
+    assert planned_description(described, plan) is described
+    plan = make_plan(measured, described, min_cases=2)
+    assert plan.left_out == ("c",)
+    text = "\n".join(plan.reasons)
+    assert "structure b: in 2 of 3 case(s), 0.067% of the voxels" in text
+    assert "structure c: in 0 of 3 case(s), 0.000% of the voxels; left out" in text
+    kept = planned_description(described, plan).labels
+    assert (kept.target_names, kept.structure_bits) == (("a", "b"), (0, 1))
+    assert [one.name for one in kept.left_out] == ["c"]
+
+
+def test_leaving_out_is_refused_where_classes_exclude_each_other():
+    with pytest.raises(UserError, match="exclude each other"):
+        planned(HIPPOCAMPUS, min_cases=2)
+
+
+def test_a_plan_whose_structures_are_gone_is_not_followed():
+    measured, described = overlapping([(10, 1, 0)] * 3)
+    plan = make_plan(measured, described, min_cases=2)
+    for other in (describe(), overlapping([(1, 1, 1)], names=("a", "b", "d"))[1]):
+        with pytest.raises(UserError, match="leaves out c, which"):
+            planned_description(other, plan)
+
+
+def test_the_plan_tells_how_much_is_labelled_on_black():
+    plan = make_plan(fake((32, 32, 32), in_zero=0.0123), describe())
+    (line,) = [reason for reason in plan.reasons if "nonzero mask are" in reason]
+    assert line == (
+        "voxels outside the nonzero mask are predicted like any other: 1.230% of the labelled "
+        "voxels lie there, the limit is 0.01%"
+    )

@@ -1,7 +1,7 @@
 import numpy as np
 
 from segkit.dataset.labels import LabelClass, LabelSchema, Region
-from segkit.preprocessing.locations import ANNOTATED, find_locations
+from segkit.preprocessing.locations import ANNOTATED, find_locations, target_keys
 
 CLASSES = tuple(LabelClass(name=f"c{i}", value=i) for i in (1, 2, 3))
 LABELS = LabelSchema(classes=CLASSES)
@@ -13,6 +13,9 @@ REGIONS = LabelSchema(
         Region(name="three", members=(3,), paint=3),
     ),
 )
+
+
+STRUCTURES = LabelSchema(classes=CLASSES, overlapping=True)
 
 
 def as_set(voxels):
@@ -67,3 +70,36 @@ def test_annotated_pool_only_with_ignored_voxels():
 def test_nothing_there():
     assert find_locations(np.zeros((1, 2, 2, 2), np.int16), LABELS) == {}
     assert find_locations(np.full((1, 2, 2, 2), -1, np.int16), REGIONS) == {}
+
+
+def test_structures_are_located_each_in_its_channel():
+    seg = np.random.default_rng(0).integers(-1, 3, (3, 5, 6, 7)).astype(np.int16)
+    seg[1] = np.minimum(seg[1], 0)
+    locations = find_locations(seg, STRUCTURES)
+    assert list(locations) == [0, 2]
+    for s, voxels in locations.items():
+        assert as_set(voxels) == as_set(np.argwhere(seg[s] == 1))
+        assert len(voxels) == (seg[s] == 1).sum()
+
+
+def test_annotated_pool_of_structures_is_what_some_channel_annotates():
+    seg = np.random.default_rng(0).integers(-1, 3, (3, 5, 6, 7)).astype(np.int16)
+    locations = find_locations(seg, STRUCTURES)
+    expected = np.argwhere(((seg == 0) | (seg == 1)).any(0))
+    assert as_set(locations[ANNOTATED]) == as_set(expected)
+
+
+def test_a_structure_nobody_annotated_needs_no_pool_where_others_are():
+    seg = np.zeros((3, 2, 2, 2), np.int16)
+    seg[1], seg[2, 0] = 2, 2
+    assert find_locations(seg, STRUCTURES) == {}
+    seg[0, 0] = 2
+    locations = find_locations(seg, STRUCTURES)
+    assert as_set(locations[ANNOTATED]) == as_set(np.argwhere(seg[0] == 0))
+    nothing = find_locations(np.full((3, 2, 2, 2), 2, np.int16), STRUCTURES)
+    assert len(nothing[ANNOTATED]) == 0
+
+
+def test_keys_of_targets():
+    assert target_keys(LABELS) == (1, 2, 3)
+    assert target_keys(REGIONS) == target_keys(STRUCTURES) == (0, 1, 2)

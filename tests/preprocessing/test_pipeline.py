@@ -1,9 +1,11 @@
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from segkit.dataset.cases import Case
 from segkit.dataset.orientation import reorient
 from segkit.errors import UserError
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
@@ -26,6 +28,7 @@ NETWORK = NetworkPlan(
     convs_per_stage=(2,),
     convs_per_decoder_stage=(),
 )
+CASE = Case(id="a", images=(Path("a_0000.nii"),), label=None)
 LPS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 OBLIQUE = (0.0, 0.0, 1.0, 0.9950041653, -0.0998334166, 0.0, 0.0998334166, 0.9950041653, 0.0)
@@ -66,7 +69,7 @@ def test_crop_marks_and_keeps_values():
     volume.array[0, 2, 2, 2] = 0  # a corner of the box that holds nothing
     labels = np.zeros((1, 6, 7, 8), np.int16)
     labels[0, 3, 3, 3], labels[0, 2, 2, 2] = 1, 0
-    case = preprocess_case(volume, labels, make_plan((1.0, 1.0, 1.0)), "it", case="a")
+    case = preprocess_case(volume, labels, make_plan((1.0, 1.0, 1.0)), "it", case=CASE)
     assert case.record.bbox == ((2, 4), (2, 5), (2, 6))
     np.testing.assert_array_equal(case.image, volume.array[:, 2:4, 2:5, 2:6])
     assert case.seg is not None
@@ -171,7 +174,7 @@ def test_same_case_in_two_orientations_gives_the_same_arrays():
 
 def test_record_survives_json():
     plan = make_plan((1.0, 1.0, 1.0), transpose=(2, 0, 1), orientation="RAS")
-    record = preprocess_case(make_volume(), None, plan, "it", case="a", files=("a.nii",)).record
+    record = preprocess_case(make_volume(), None, plan, "it", case=CASE).record
     text = json.dumps(to_mapping(record))
     assert from_mapping(CaseRecord, json.loads(text), source="test") == record
 
@@ -184,7 +187,7 @@ def test_refuses_wrong_channels_grids_and_nan():
         preprocess_case(volume, np.zeros((1, 6, 7, 9), np.int16), plan, "it")
     volume.array[0, 0, 0, 0] = np.nan
     with pytest.raises(UserError, match="NaN") as raised:
-        preprocess_case(volume, None, plan, "it", case="a", files=("a_0000.nii",))
+        preprocess_case(volume, None, plan, "it", case=CASE)
     assert raised.value.where == "a_0000.nii"
     with pytest.raises(UserError, match="no configuration"):
         preprocess_case(make_volume(), None, plan, "3d_fullres")
@@ -196,3 +199,47 @@ def test_input_is_left_alone():
     plan = make_plan((1.0, 1.0, 1.0), schemes=("zscore",))
     preprocess_case(volume, np.zeros((1, 6, 7, 8), np.int16), plan, "it")
     np.testing.assert_array_equal(volume.array, before)
+
+
+def test_structures_are_invalid_where_the_image_is_empty_and_none_is_present():
+    # Columns: nothing known; image; a structure present; one ignored; all ignored; image.
+    labels = np.array([[0, 0, 1, 2, 2, 0], [0, 0, 0, 0, 2, 0]], np.int8).reshape(2, 1, 1, 6)
+    image = np.array([0, 5, 0, 0, 0, 5], np.float32).reshape(1, 1, 1, 6)
+    image = np.concatenate([image, image], axis=2)  # two rows, as holes of planes are filled
+    volume = Volume(array=image, geometry=Geometry(spacing_mm=(1.0, 1.0, 1.0)))
+    plan = make_plan((1.0, 1.0, 1.0), schemes=("zscore",))
+    both = np.concatenate([labels, labels], axis=2)
+    case = preprocess_case(volume, both, plan, "it", ignore_index=2)
+    # The crop starts at the first voxel that is not empty.
+    assert case.seg[:, 0, 0].tolist() == [[0, 1, 2, 2, 0], [0, 0, -1, 2, 0]]
+    # The empty voxel with a structure counts: mean (5 + 0 + 5) / 3.
+    deviation = np.std([5, 0, 5])
+    np.testing.assert_allclose(case.image[0, 0, 0, 0], (5 - 10 / 3) / deviation, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.4, 1.2)])
+def test_structures_are_treated_each_like_a_binary_label_map(spacing):
+    volume = make_volume((8, 9, 10))
+    volume.array[0, 3, 3:5, 3:6] = 0
+    volume.array[0, 2, 2, 2] = 0  # a corner, which is no hole
+    labels = np.random.default_rng(0).integers(0, 3, (3, 8, 9, 10)).astype(np.int8)
+    labels[:, volume.array[0] == 0] = 0
+    plan = make_plan(spacing, transpose=(1, 0, 2), orientation="RAS")
+    case = preprocess_case(volume, labels, plan, "it")
+    assert case.seg is not None
+    assert case.seg.dtype == np.int8
+    alone = [preprocess_case(volume, channel[None], plan, "it").seg for channel in labels]
+    np.testing.assert_array_equal(case.seg, np.concatenate(alone))
+    assert (case.seg == -1).any()
+
+
+def test_ignoring_empty_voxels_does_not_change_how_an_image_looks():
+    volume = make_volume()
+    volume.array[0, 2, 2, 2:4] = 0  # an edge of the box
+    labels = np.zeros((1, 6, 7, 8), np.int16)
+    labels[0, :, :, :4] = 3
+    plan = make_plan((1.0, 1.0, 1.0), schemes=("zscore",), inside=True)
+    made = preprocess_case(volume, labels, plan, "it", ignore_index=3)
+    np.testing.assert_array_equal(made.image, preprocess_case(volume, None, plan, "it").image)
+    assert made.seg is not None
+    assert (made.seg[0, 0, 0] == 3).sum() == 2

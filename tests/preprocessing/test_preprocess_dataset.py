@@ -184,3 +184,96 @@ def test_case_names_that_collide_are_refused(raw):
     clash = [case, dataclasses.replace(case, id=f"{case.id}_seg")]
     with pytest.raises(UserError, match="overwrite"):
         preprocess_dataset(description, clash, make_plan(), "3d_fullres", raw.parent / "p")
+
+
+STRUCTURES = {"background": 0, "whole": 1, "front": 2, "back": 4}
+
+
+def make_multilabel(raw, **extra):
+    """Turn the cases into structures: whole, and front and back that share a slice."""
+    for path in (raw / "labelsTr").glob("*.nii.gz"):
+        bits = np.zeros((6, 7, 8), np.uint8)
+        bits[1:5] |= 1
+        bits[1:4] |= 2
+        bits[3:5] |= 4
+        write(path, bits)
+    content = json.loads((raw / "dataset.json").read_text())
+    content.update(labels=STRUCTURES, label_encoding="multilabel", **extra)
+    (raw / "dataset.json").write_text(json.dumps(content))
+
+
+def use_folder(raw, case):
+    """Store the case as one file a structure."""
+    bits = sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTr" / f"{case}.nii.gz")))
+    for name, bit in list(STRUCTURES.items())[1:]:
+        write(raw / "labelsTr" / case / f"{name}.nii.gz", (bits & bit > 0).astype(np.uint8))
+    (raw / "labelsTr" / f"{case}.nii.gz").unlink()
+
+
+def test_structures_are_stored_a_channel_each(raw):
+    make_multilabel(raw)
+    assert run(raw) == 3
+    seg = store(raw).seg("one")
+    assert (seg.shape, seg.dtype) == ((3, 6, 7, 8), np.int8)
+    assert seg[:, :, 0, 0].tolist() == [[0, 1, 1, 1, 1, 0], [0, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 0]]
+
+
+def test_a_label_folder_gives_the_same_and_is_made_again_when_one_file_changes(raw):
+    make_multilabel(raw)
+    run(raw)
+    before = np.array(store(raw).seg("two"))
+    for case in ("one", "two", "three"):
+        use_folder(raw, case)
+    assert run(raw) == 3
+    np.testing.assert_array_equal(store(raw).seg("two"), before)
+    write(raw / "labelsTr" / "two" / "back.nii.gz", np.zeros((6, 7, 8), np.uint8))
+    assert run(raw) == 1
+    assert not store(raw).seg("two")[2].any()
+
+
+def test_a_missing_structure_is_told_and_the_other_cases_are_done(raw):
+    make_multilabel(raw)
+    for case in ("one", "two", "three"):
+        use_folder(raw, case)
+    cases = training_cases(load_description(raw))
+    (raw / "labelsTr" / "two" / "back.nii.gz").unlink()
+    folder = raw.parent / "preprocessed"
+    with pytest.raises(UserError, match="no file for back") as raised:
+        preprocess_dataset(load_description(raw), cases, make_plan(), "3d_fullres", folder, jobs=1)
+    assert "two" in str(raised.value)
+    assert "unannotated" in str(raised.value)
+    assert store(raw).case_ids() == ("one", "three")
+
+
+def test_what_becomes_unannotated_is_made_again(raw):
+    make_multilabel(raw)
+    run(raw)
+    make_multilabel(raw, unannotated={"two": ["front"]})
+    os.utime(raw / "labelsTr" / "two.nii.gz", (1, 1))
+    assert run(raw) == 1
+    assert (store(raw).seg("two")[1] == 2).all()
+    assert set(np.unique(store(raw).seg("two")[[0, 2]])) == {0, 1}
+    make_multilabel(raw, unannotated={"two": ["front", "back"]})
+    assert run(raw) == 1
+    make_multilabel(raw, unannotated={})
+    assert run(raw) == 1
+
+
+def test_a_region_of_interest_added_changed_or_removed_is_noticed(raw):
+    run(raw)
+    mask = np.zeros((6, 7, 8), np.uint8)
+    mask[:3] = 1
+    path = raw / "masksTr" / "two.nii.gz"
+    write(path, mask)
+    assert run(raw) == 1
+    seg = store(raw).seg("two")[0]
+    assert (seg[3:] == 2).all()
+    assert set(np.unique(seg[:3])) == {0, 1}
+    write(path, 1 - mask)
+    assert run(raw) == 1
+    assert (store(raw).seg("two")[0, :3] == 2).all()
+    path.unlink()
+    path.parent.rmdir()
+    assert run(raw) == 1
+    assert set(np.unique(store(raw).seg("two"))) == {0, 1}
+    assert run(raw) == 0

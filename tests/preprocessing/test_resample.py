@@ -123,15 +123,19 @@ def test_apply_matrices_takes_a_view():
     np.testing.assert_array_equal(apply_matrices(array, matrices), expected)
 
 
-def segmentation_by_one_hot(seg_zyx, new):
-    """Brute force: every label's indicator, resized by skimage; ties as documented."""
+def assert_one_hot_vote(found, seg_zyx, new):
+    """Brute force: every label's indicator, resized by skimage; the largest must have won.
+
+    Among several the nearest neighbour wins; where it is none of them, any may.
+    """
     labels = np.unique(seg_zyx)
     scores = np.stack([reference_resize(seg_zyx == k, new, 1) for k in labels])
     nearest = reference_resize(seg_zyx, new, 0)
     tied = scores >= scores.max(axis=0) - 1e-6
-    lowest = labels[tied.argmax(axis=0)]
-    nearest_ties = (tied & (labels[:, None, None, None] == nearest)).any(axis=0)
-    return np.where(nearest_ties, nearest, lowest)
+    each = labels[:, None, None, None]
+    nearest_ties = (tied & (each == nearest)).any(axis=0)
+    assert (found == nearest)[nearest_ties].all()
+    assert (tied & (each == found)).any(axis=0).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -144,16 +148,20 @@ def test_labels_equal_the_one_hot_vote(old, new, seed):
     seg = np.random.default_rng(seed).integers(-1, 5, old).astype(np.int16)
     found = resample_segmentation(seg[None], (1, 1, 1), (1, 1, 1), new)[0]
     assert found.dtype == np.int16
-    np.testing.assert_array_equal(found, segmentation_by_one_hot(seg, new))
+    assert_one_hot_vote(found, seg, new)
+    # The order of the labels makes no difference, not even at a tie.
+    order = np.random.default_rng(seed + 1).permutation(6).astype(np.int16)
+    other = resample_segmentation(order[seg + 1][None], (1, 1, 1), (1, 1, 1), new)[0]
+    np.testing.assert_array_equal(other, order[found + 1])
 
 
 def test_separate_axis_votes_in_plane_only():
     seg = np.random.default_rng(3).integers(-1, 4, (4, 6, 5)).astype(np.int16)
     found = resample_segmentation(seg[None], (5, 1, 1), (1, 1, 1), (9, 8, 7))[0]
-    slices = [segmentation_by_one_hot(s[None], (1, 8, 7))[0] for s in seg]
     centres = (np.arange(9) + 0.5) * 4 / 9 - 0.5
     index = ndimage.map_coordinates(np.arange(4), [centres], order=0, mode="nearest")
-    np.testing.assert_array_equal(found, np.stack([slices[i] for i in index]))
+    for plane, i in zip(found, index, strict=True):
+        assert_one_hot_vote(plane[None], seg[i][None], (1, 8, 7))
 
 
 def test_vote_by_hand():
@@ -172,3 +180,15 @@ def test_no_new_label_appears_between_labels():
     seg[..., 4:] = 7
     result = resample_segmentation(seg, (1, 1, 1), (0.6, 0.6, 0.6), (7, 13, 13))
     assert set(np.unique(result)) == {0, 7}
+
+
+def test_every_structure_is_voted_on_by_itself_and_stays_int8():
+    seg = np.random.default_rng(5).integers(-1, 3, (3, 4, 6, 5)).astype(np.int8)
+    found = resample_segmentation(seg, (1, 1, 1), (1, 1, 1), (5, 8, 7))
+    assert found.dtype == np.int8
+    alone = [
+        resample_segmentation(channel[None], (1, 1, 1), (1, 1, 1), (5, 8, 7)) for channel in seg
+    ]
+    np.testing.assert_array_equal(found, np.concatenate(alone))
+    wide = resample_segmentation(seg.astype(np.int16), (1, 1, 1), (1, 1, 1), (5, 8, 7))
+    np.testing.assert_array_equal(found, wide)

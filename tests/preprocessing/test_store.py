@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -108,3 +110,13 @@ def test_refusals(tmp_path):
     )
     with pytest.raises(ValueError, match="no label map"):
         store.save("a", unlabelled, schema=SCHEMA)
+
+
+def test_structures_are_stored_in_a_byte_each(tmp_path):
+    schema = LabelSchema(classes=SCHEMA.classes, overlapping=True)
+    case = make_case()
+    seg = np.random.default_rng(1).integers(-1, 3, (2, 4, 5, 6)).astype(np.int8)
+    store = PreprocessedStore(tmp_path)
+    store.save("a", dataclasses.replace(case, seg=seg), schema=schema)
+    assert store.seg("a").dtype == np.int8
+    np.testing.assert_array_equal(store.seg("a"), seg)

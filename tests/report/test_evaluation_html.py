@@ -2,11 +2,13 @@ import base64
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 from segkit.evaluation.case import CaseScores
+from segkit.evaluation.explanations import Explanation
 from segkit.evaluation.summary import Summary, summarize
 from segkit.report.evaluation_html import (
     dice_png,
@@ -111,6 +113,33 @@ def test_nothing_defined_and_no_dice(tmp_path):
     assert "Dice was not computed" in page
     write_evaluation_page(make_summary({"a": [1.0]}), tmp_path / "report.html")
     parse((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_explanations_lesions_and_absence_are_told():
+    counts = ("dice", "lesion_tp", "lesion_fp", "lesion_fn")
+    summary = make_summary({"a<b": [1.0, None]}, {"whole": [1.0, None]}, counts)
+    why = Explanation(
+        label="a<b",
+        region="whole",
+        dice_label=0.1,
+        dice_region=0.9,
+        volume_label_ml=1.0,
+        volume_region_ml=2.0,
+        wrong_voxels=3,
+        border=0.5,
+        inherited=0.5,
+        text="a<b is below whole",
+    )
+    unknown = replace(summary.cases[1], unannotated=("a<b",))
+    cases = (summary.cases[0], unknown)
+    page = evaluation_page(replace(summary, explanations=(why,), absent_score=1.0, cases=cases))
+    parse(page)
+    assert "<li>a&lt;b is below whole</li>" in page
+    assert "whole: 1 of 2 lesions of all cases are found" in page
+    assert "counts as 1, not as n/a" in page
+    assert "n/a (not annotated in 1 of 2)" in page
+    assert "n/a (absent in 1 of 2)" in page
+    assert "Why labels score lower" not in evaluation_page(summary)
 
 
 @pytest.mark.parametrize("module", ["matplotlib", "pandas", "torch"])

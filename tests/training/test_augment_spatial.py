@@ -281,3 +281,36 @@ def test_mirroring_only_the_axes_asked_for():
     assert torch.equal(
         image.sort(3).values[:, 0], torch.arange(12.0).reshape(3, 4).expand(50, 3, 4)
     )
+
+
+@pytest.mark.parametrize("patch", [(10, 9), (8, 7, 6), (3, 12, 11)])
+def test_every_structure_moves_as_it_would_alone(patch):
+    settings = spatial_settings(patch, ALWAYS)
+    size = tuple(edge + 2 for edge in patch)
+    size = (patch[0], *size[1:]) if settings.dummy_2d else size
+    seg = torch.stack([blocks(size, [-1, 0, 1, 2], seed) for seed in range(3)]).to(torch.int8)
+    batch = seg.expand(4, 3, *size)
+    image = torch.randn(4, 2, *size)
+
+    def moved(labels):
+        generator = torch.Generator().manual_seed(0)
+        picture, result = rotate_scale_crop(image, labels, settings, ALWAYS, generator)
+        mirror(picture, result, settings.mirror_axes, generator)
+        return picture, result
+
+    pictures, together = moved(batch)
+    assert together.shape == (4, 3, *patch)
+    assert together.dtype == torch.int8
+    for channel in range(3):
+        picture, alone = moved(batch[:, channel : channel + 1].to(torch.int16))
+        assert torch.equal(together[:, channel : channel + 1], alone.to(torch.int8))
+        assert torch.equal(picture, pictures)
+    # What comes from outside is invalid for every structure.
+    ones = torch.ones(4, 2, *size)
+    present = torch.ones(4, 3, *size, dtype=torch.int8)
+    inside, labels = rotate_scale_crop(
+        ones, present, settings, ALWAYS, torch.Generator().manual_seed(1)
+    )
+    assert set(labels.unique().tolist()) <= {-1, 1}
+    assert torch.equal(labels, labels[:, :1].expand_as(labels))
+    assert (labels[:, 0][inside[:, 0] == 0] == -1).all()

@@ -130,3 +130,15 @@ def test_cuda_agrees_with_the_cpu_for_a_cpu_generator(patch):
     result, result_seg = run(augmenter, image.cuda(), seg.cuda())
     torch.testing.assert_close(result.cpu(), expected, atol=1e-3, rtol=1e-3)
     assert (result_seg.cpu() == expected_seg).float().mean() > 0.999
+
+
+def test_a_structure_nobody_annotated_does_not_hide_where_others_are_invalid():
+    augmenter = make((8, 10, 12), (True,), **EVERYTHING)
+    image, seg = batch_for(augmenter, 4)
+    seg = torch.cat([torch.full_like(seg, 2), seg.clamp(max=1)], dim=1).to(torch.int8)
+    image, result = run(augmenter, image, seg)
+    assert result.dtype == torch.int8
+    invalid = (result[:, 1] == -1) | (result[:, 0] == -1)
+    assert (result[:, 0] == 2)[invalid].any()
+    assert (image[:, 0][invalid] == 0).all()
+    assert (image[:, 0][~invalid] != 0).float().mean() > 0.99

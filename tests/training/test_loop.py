@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from segkit.config import LossConfig, OptimizerConfig, Recipe, ScheduleConfig
 from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.errors import UserError
 from segkit.precision import choose_precision
+from segkit.preprocessing.locations import find_locations
 from segkit.training.hooks import checkpoint_content, restore
 from segkit.training.loop import Clock, TrainingParts, TrainingRun, TrainingState, train
 from segkit.training.losses import SegmentationLoss
@@ -23,7 +25,7 @@ SCHEMA = LabelSchema(
     classes=(LabelClass(name="bright", value=1), LabelClass(name="never", value=2))
 )
 RECIPE = Recipe(
-    schedule=ScheduleConfig(epochs=3, iterations_per_epoch=4, validation_iterations=2),
+    schedule=ScheduleConfig(epochs=3, iterations_per_epoch=4),
     optimizer=OptimizerConfig(momentum=0.9),
 )
 CPU = torch.device("cpu")
@@ -55,13 +57,14 @@ def build(loss=None, augment=plain_augment):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv3d(1, 4, 1), nn.ReLU(), nn.Conv3d(4, 3, 1))
 
-    def loader(stream):
+    def loader(stream, epoch_batches=None):
         settings = PatchSettings(
             sampled_size=(4, 4, 4),
             final_size=(4, 4, 4),
             batch_size=2,
             foreground_share=0.5,
             seed=(0, 0, stream),
+            epoch_batches=epoch_batches,
         )
         return PatchLoader(Cases(), ["a"], settings)
 
@@ -72,7 +75,7 @@ def build(loss=None, augment=plain_augment):
         schema=SCHEMA,
         augment=augment,
         train_loader=loader(0),
-        validation_loader=loader(1),
+        validation_loader=loader(1, epoch_batches=2),
         device=CPU,
         precision=choose_precision("fp32", CPU),
     )
@@ -91,7 +94,7 @@ def run_of(parts, state=None, recipe=RECIPE, **limits):
 def test_it_learns_and_leaves_the_absent_class_out():
     records = []
     recipe = Recipe(
-        schedule=ScheduleConfig(epochs=3, iterations_per_epoch=60, validation_iterations=2),
+        schedule=ScheduleConfig(epochs=3, iterations_per_epoch=60),
         optimizer=OptimizerConfig(momentum=0.9),
     )
     run = run_of(build(), recipe=recipe, total=180)
@@ -102,6 +105,96 @@ def test_it_learns_and_leaves_the_absent_class_out():
     assert records[-1].dice["never"] is None
     assert records[-1].mean_dice == records[-1].dice["bright"]
     assert (run.state.iteration, run.state.epoch) == (180, 3)
+
+
+class Known(nn.Module):
+    """Answers every voxel with the class its intensity shows, and never learns."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, image):
+        one_hot = nn.functional.one_hot(image[:, 0].long(), self.channels)
+        return one_hot.movedim(-1, 1) * self.scale
+
+
+class Many:
+    """Three cases with ten of the classes each, a voxel a class; the image shows the class."""
+
+    names = ("a", "b", "c")
+    schema = LabelSchema(classes=tuple(LabelClass(name=f"c{i}", value=i) for i in range(1, 32)))
+
+    def seg(self, case_id):
+        seg = np.zeros((1, 6, 6, 6), np.int16)
+        first = 10 * self.names.index(case_id) + 1
+        seg.flat[7:207:20] = range(first, first + 10)
+        return seg
+
+    def image(self, case_id):
+        return self.seg(case_id).astype(np.float32)
+
+    def locations(self, case_id):
+        return find_locations(self.seg(case_id), self.schema)
+
+
+class Empty(Many):
+    """The same without any foreground."""
+
+    def seg(self, case_id):
+        return np.zeros((1, 6, 6, 6), np.int16)
+
+
+def records_of(source, batches, state=None, **limits):
+    """Three epochs that are validated on ``source``."""
+    settings = PatchSettings(
+        sampled_size=(2, 2, 2),
+        final_size=(2, 2, 2),
+        batch_size=2,
+        foreground_share=0.33,
+        seed=(0, 0, 1),
+        epoch_batches=batches,
+    )
+    parts = replace(
+        build(augment=lambda image, seg, generator: (image, seg)),
+        network=Known(source.schema.num_outputs),
+        schema=source.schema,
+        loss=lambda outputs, seg: outputs.mean(),
+        validation_loader=PatchLoader(source, source.names, settings),
+    )
+    records = []
+    train(run_of(parts, state, **limits), [lambda state, record: records.append(record)])
+    return records
+
+
+@pytest.mark.parametrize("batches", [1, 4, 20])
+def test_every_class_is_validated_in_every_epoch(batches):
+    records = records_of(Many(), batches)
+    assert len(records) == 3
+    for record in records:
+        assert [name for name, dice in record.dice.items() if dice is None] == ["c31"]
+        assert record.mean_dice == record.ema_dice == pytest.approx(1)
+
+
+def test_classes_that_time_ran_out_for_are_undefined():
+    (record,) = records_of(Many(), 20, budget=1e-9)
+    # One batch of two patches, and the classes come in turn.
+    assert record.dice["c1"] == record.dice["c2"] == record.mean_dice == 1
+    assert record.dice["c29"] is None
+
+
+def test_epochs_without_any_class_leave_the_average_alone():
+    records = records_of(Empty(), 2, state=TrainingState(ema_dice=0.7))
+    assert {dice for record in records for dice in record.dice.values()} == {None}
+    assert {record.mean_dice for record in records} == {None}
+    assert {record.ema_dice for record in records} == {0.7}
+    assert None not in {record.validation_loss for record in records}
+
+
+def test_validation_can_be_left_out():
+    for record in records_of(Many(), 0):
+        assert record.validation_loss is record.mean_dice is record.ema_dice is None
 
 
 def test_learning_rate_is_nnunets_polynomial():

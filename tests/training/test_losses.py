@@ -1,19 +1,24 @@
-"""Dice and cross-entropy against float64 loops, and gradients that are exactly zero."""
+"""Dice and cross-entropy of every kind against float64 loops over voxels."""
 
-import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from segkit.config import LossConfig
 from segkit.dataset.labels import LabelClass, LabelSchema, Region
 from segkit.training.losses import (
     SegmentationLoss,
+    Target,
+    compare_channels,
+    compare_labels,
     deep_supervision_weights,
-    label_terms,
+    dice_loss,
+    inverse_log_weights,
     make_target,
-    region_terms,
+    mean_cross_entropy,
     resize_segmentation,
 )
 
@@ -26,134 +31,153 @@ REGIONS = LabelSchema(
         Region(name="core", members=(200,), paint=200),
     ),
 )
+STRUCTURES = LabelSchema(
+    classes=tuple(LabelClass(name=n, value=2**i) for i, n in enumerate("abc")), overlapping=True
+)
+MEMBERS = [(1, 2), (2,)]
+KINDS = pytest.mark.parametrize(
+    "schema", [LABELS, REGIONS, STRUCTURES], ids=["labels", "regions", "structures"]
+)
 SMOOTH = 1e-5
 
 
-def random_case(seed, outputs, *, masked):
+def random_case(seed, schema, *, masked, samples=2):
+    """Logits (B, O, 3, 4, 5) and a segmentation on the same grid."""
     rng = np.random.default_rng(seed)
-    logits = rng.normal(size=(2, outputs, 3, 4, 5)) * 3
-    low, high = (-1, 4) if masked else (0, 3)
-    return logits, rng.integers(low, high, size=(2, 1, 3, 4, 5)).astype(np.int16)
+    logits = rng.normal(size=(samples, schema.num_outputs, 3, 4, 5)) * 3
+    low, high = (-1, schema.ignore_index + 1) if masked else (0, schema.ignore_index)
+    shape = (samples, schema.seg_channels, 3, 4, 5)
+    return logits, rng.integers(low, high, size=shape).astype(np.int16)
 
 
-def voxels(seg):
-    """Yield (sample, position, index) of every voxel that counts."""
-    for b, *position in np.ndindex(seg.shape[0], *seg.shape[2:]):
-        index = seg[(b, 0, *position)]
-        if 0 <= index < 3:
-            yield b, tuple(position), index
+def is_masked(seg, schema, channel):
+    index = seg[channel if schema.overlapping else 0]
+    return index in (-1, schema.ignore_index)
 
 
-def dice_by_hand(shares, wanted, batch_dice):
-    """Mean soft Dice; ``shares`` and ``wanted`` map (sample, channel) to lists of numbers."""
-    channels = sorted({c for _, c in shares})
-    groups = [(0, 1)] if batch_dice else [(0,), (1,)]
-    ratios = []
-    for group, channel in itertools.product(groups, channels):
-        p = [x for b in group for x in shares[b, channel]]
-        g = [x for b in group for x in wanted[b, channel]]
-        overlap = sum(x * y for x, y in zip(p, g, strict=True))
-        ratios.append((2 * overlap + SMOOTH) / max(sum(p) + sum(g) + SMOOTH, 1e-8))
-    return sum(ratios) / len(ratios)
+def is_inside(seg, schema, channel):
+    """Whether a voxel, a column of the segmentation, belongs to an output channel."""
+    if schema.overlapping:
+        return seg[channel] == 1
+    return seg[0] in MEMBERS[channel] if schema.has_regions else seg[0] == channel
 
 
-def labels_by_hand(logits, seg, batch_dice):
-    shares = {(b, c): [] for b in range(2) for c in (1, 2)}
-    wanted = {(b, c): [] for b in range(2) for c in (1, 2)}
-    entropies = []
-    for b, position, index in voxels(seg):
-        column = np.exp(logits[(b, slice(None), *position)])
-        probability = column / column.sum()
-        entropies.append(-np.log(probability[index]))
-        for c in (1, 2):
-            shares[b, c].append(probability[c])
-            wanted[b, c].append(float(index == c))
-    return np.mean(entropies), 1 - dice_by_hand(shares, wanted, batch_dice)
+def probabilities_of(logits, schema):
+    if schema.sigmoid:
+        return 1 / (1 + np.exp(-logits))
+    return np.exp(logits) / np.exp(logits).sum()
 
 
-def regions_by_hand(logits, seg, batch_dice):
-    shares = {(b, r): [] for b in range(2) for r in (0, 1)}
-    wanted = {(b, r): [] for b in range(2) for r in (0, 1)}
-    entropies = []
-    for b, position, index in voxels(seg):
-        for r, members in enumerate([(1, 2), (2,)]):
-            probability = 1 / (1 + np.exp(-logits[(b, r, *position)]))
-            inside = float(index in members)
-            entropies.append(-np.log(probability if inside else 1 - probability))
-            shares[b, r].append(probability)
-            wanted[b, r].append(inside)
-    return np.mean(entropies), 1 - dice_by_hand(shares, wanted, batch_dice)
+def loops(logits, seg, schema, weights):
+    """Collect (cross-entropy, weight) of what counts, and the Dice sums of (sample, channel)."""
+    weights = np.ones(schema.num_outputs) if weights is None else np.array(weights)
+    entropies, sums = [], {}
+    for b, *position in np.ndindex(logits.shape[0], *logits.shape[2:]):
+        column = seg[(b, slice(None), *position)]
+        probabilities = probabilities_of(logits[(b, slice(None), *position)], schema)
+        for c, p in enumerate(probabilities):
+            if is_masked(column, schema, c):
+                continue
+            inside = is_inside(column, schema, c)
+            if schema.sigmoid or inside:
+                entropies.append((-np.log(p if inside else 1 - p), weights[c]))
+            if schema.sigmoid or c > 0:
+                sums[b, c] = sums.get((b, c), 0) + np.array([p * inside, p, inside])
+    return entropies, sums, weights
 
 
-@pytest.mark.parametrize("batch_dice", [True, False])
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("seed", range(3))
-def test_label_terms_equal_loops_in_float64(seed, masked, batch_dice):
-    logits, seg = random_case(seed, 3, masked=masked)
-    target = make_target(torch.from_numpy(seg), LABELS)
-    terms = label_terms(torch.from_numpy(logits), target, batch_dice=batch_dice, smooth=SMOOTH)
-    cross_entropy, dice = labels_by_hand(logits, seg, batch_dice)
-    assert float(terms.cross_entropy) == pytest.approx(cross_entropy, rel=1e-9)
-    assert float(terms.dice) == pytest.approx(dice, rel=1e-9)
+def compared_in_float64(logits, seg, schema, weights):
+    compare = compare_channels if schema.sigmoid else compare_labels
+    target = make_target(torch.from_numpy(seg), schema)
+    target = Target(channels=target.channels.double(), valid=target.valid.double())
+    weights = weights and torch.tensor(weights, dtype=torch.float64)
+    return compare(torch.from_numpy(logits), target, weights)
 
 
-@pytest.mark.parametrize("batch_dice", [True, False])
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("seed", range(3))
-def test_region_terms_equal_loops_in_float64(seed, masked, batch_dice):
-    logits, seg = random_case(seed, 2, masked=masked)
-    target = make_target(torch.from_numpy(seg), REGIONS)
-    terms = region_terms(torch.from_numpy(logits), target, batch_dice=batch_dice, smooth=SMOOTH)
-    cross_entropy, dice = regions_by_hand(logits, seg, batch_dice)
-    assert float(terms.cross_entropy) == pytest.approx(cross_entropy, rel=1e-7)
-    assert float(terms.dice) == pytest.approx(dice, rel=1e-7)
+def cross_entropy_by_hand(entropies, config):
+    if config.cross_entropy == "focal":
+        entropies = [((1 - np.exp(-e)) ** config.focal_gamma * e, w) for e, w in entropies]
+    if config.cross_entropy == "topk":
+        hardest = sorted((x for x in entropies if x[1] > 0), key=lambda x: -x[0] * x[1])
+        entropies = hardest[: math.ceil(len(hardest) * config.topk_percent / 100)]
+    return sum(e * w for e, w in entropies) / sum(w for _, w in entropies)
 
 
-@pytest.mark.parametrize("schema", [LABELS, REGIONS], ids=["labels", "regions"])
-@pytest.mark.parametrize("batch_dice", [True, False])
-def test_gradient_is_exactly_zero_under_the_mask_and_nowhere_else(schema, batch_dice):
-    logits, seg = random_case(5, schema.num_outputs, masked=True)
-    outputs = torch.from_numpy(logits).float().requires_grad_()
-    loss = SegmentationLoss(schema=schema, config=LossConfig(), batch_dice=batch_dice)
-    loss(outputs, torch.from_numpy(seg)).backward()
-    masked = np.broadcast_to((seg == -1) | (seg == 3), logits.shape)
-    gradient = outputs.grad.numpy()
-    assert masked.any()
-    assert (gradient[masked] == 0).all()
-    assert (gradient[~masked] != 0).all()
+def dice_by_hand(sums, weights, batch_dice):
+    if batch_dice:
+        channels = sorted({c for _, c in sums})
+        sums = {(0, c): sum(x for (_, d), x in sums.items() if c == d) for c in channels}
+    ratios = {
+        key: (2 * overlap + SMOOTH) / (predicted + reference + SMOOTH)
+        for key, (overlap, predicted, reference) in sums.items()
+    }
+    total = sum(weights[c] for _, c in ratios)
+    return 1 - sum(weights[c] * ratio for (_, c), ratio in ratios.items()) / total
 
 
-@pytest.mark.parametrize("schema", [LABELS, REGIONS], ids=["labels", "regions"])
-def test_masked_voxels_may_hold_any_logit_and_any_label(schema):
-    logits, seg = random_case(6, schema.num_outputs, masked=True)
-    loss = SegmentationLoss(schema=schema, config=LossConfig(), batch_dice=True)
-    masked = (seg == -1) | (seg == 3)
-    other = np.where(np.broadcast_to(masked, logits.shape), 50.0, logits)
-    swapped = np.where(masked, np.where(seg == -1, 3, -1), seg).astype(np.int16)
-    first = loss(torch.from_numpy(logits), torch.from_numpy(seg))
-    assert float(loss(torch.from_numpy(other), torch.from_numpy(swapped))) == float(first)
+@KINDS
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "whole"])
+@pytest.mark.parametrize("weighted", [None, "some", "zero"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"cross_entropy": "focal"},
+        {"cross_entropy": "focal", "focal_gamma": 0.5},
+        {"cross_entropy": "topk"},
+        {"cross_entropy": "topk", "topk_percent": 37.0},
+    ],
+    ids=["plain", "focal", "focal 0.5", "topk 10", "topk 37"],
+)
+def test_both_terms_equal_loops_in_float64(schema, masked, weighted, settings):
+    config = LossConfig(**settings)
+    given = {None: None, "some": [0.3, 1.1, 1.6], "zero": [0.0, 1.0, 2.0]}[weighted]
+    given = given and given[: schema.num_outputs]
+    logits, seg = random_case(1, schema, masked=masked)
+    compared = compared_in_float64(logits, seg, schema, given)
+    entropies, sums, weights = loops(logits, seg, schema, given)
+    expected = cross_entropy_by_hand(entropies, config)
+    assert float(mean_cross_entropy(compared, config)) == pytest.approx(expected, rel=1e-9)
+    for batch_dice in (True, False):
+        expected = dice_by_hand(sums, weights, batch_dice)
+        dice = dice_loss(compared, batch_dice=batch_dice, smooth=SMOOTH)
+        assert float(dice) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("schema", [LABELS, REGIONS], ids=["labels", "regions"])
-def test_nothing_to_learn_from_gives_zero_loss_and_gradient(schema):
-    outputs = torch.randn(1, schema.num_outputs, 4, 4, requires_grad=True)
-    seg = torch.full((1, 1, 4, 4), -1, dtype=torch.int16)
-    loss = SegmentationLoss(schema=schema, config=LossConfig(), batch_dice=False)(outputs, seg)
-    loss.backward()
-    assert float(loss.detach()) == 0
-    assert (outputs.grad == 0).all()
-
-
-def test_invalid_voxels_can_be_trained_as_background():
-    logits, seg = random_case(7, 3, masked=True)
-    config = LossConfig(invalid_voxels="background")
-    loss = SegmentationLoss(schema=LABELS, config=config, batch_dice=True)
-    masked_out = SegmentationLoss(schema=LABELS, config=LossConfig(), batch_dice=True)
-    as_background = np.where(seg == -1, 0, seg).astype(np.int16)
-    first = loss(torch.from_numpy(logits), torch.from_numpy(seg))
-    assert float(first) == float(
-        masked_out(torch.from_numpy(logits), torch.from_numpy(as_background))
+def test_weighted_cross_entropy_is_torchs():
+    logits, seg = random_case(5, LABELS, masked=False)
+    weights = [0.5, 1.0, 1.5]
+    compared = compared_in_float64(logits, seg, LABELS, weights)
+    expected = F.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(seg[:, 0]).long(), torch.tensor(weights).double()
     )
+    assert float(mean_cross_entropy(compared, LossConfig())) == pytest.approx(float(expected))
+
+
+@KINDS
+def test_variants_without_effect_are_the_plain_loss(schema):
+    logits, seg = map(torch.from_numpy, random_case(2, schema, masked=True))
+    equal = torch.full((schema.num_outputs,), 0.7)
+    plain = SegmentationLoss(schema=schema, config=LossConfig(), batch_dice=False)(logits, seg)
+    for config, weights in [
+        (LossConfig(cross_entropy="focal", focal_gamma=0.0), None),
+        (LossConfig(cross_entropy="topk", topk_percent=100.0), None),
+        (LossConfig(), equal),
+    ]:
+        loss = SegmentationLoss(
+            schema=schema, config=config, batch_dice=False, class_weights=weights
+        )
+        assert float(loss(logits, seg)) == pytest.approx(float(plain), rel=1e-5)
+
+
+def test_a_channel_that_nobody_annotated_does_not_dilute_dice():
+    logits, seg = random_case(3, STRUCTURES, masked=False)
+    seg[0, 1] = 2
+    compared = compared_in_float64(logits, seg, STRUCTURES, None)
+    _, sums, weights = loops(logits, seg, STRUCTURES, None)
+    assert len(sums) == 5
+    expected = dice_by_hand(sums, weights, False)
+    assert float(dice_loss(compared, batch_dice=False, smooth=SMOOTH)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -164,19 +188,26 @@ def test_deep_supervision_weights(outputs, expected):
     assert deep_supervision_weights(outputs) == pytest.approx(expected)
 
 
-def test_deep_supervision_is_the_weighted_sum_over_scales():
+@KINDS
+def test_deep_supervision_is_the_weighted_sum_over_scales(schema):
     rng = np.random.default_rng(0)
-    seg = torch.from_numpy(rng.integers(-1, 4, size=(2, 1, 8, 8)).astype(np.int16))
-    outputs = [torch.from_numpy(rng.normal(size=(2, 3, n, n))).float() for n in (8, 4, 2)]
-    loss = SegmentationLoss(schema=LABELS, config=LossConfig(), batch_dice=True)
+    shape = (2, schema.seg_channels, 8, 8)
+    indices = rng.integers(-1, schema.ignore_index + 1, size=shape)
+    seg = torch.from_numpy(indices.astype(np.int16))
+    channels = schema.num_outputs
+    outputs = [torch.from_numpy(rng.normal(size=(2, channels, n, n))).float() for n in (8, 4, 2)]
+    loss = SegmentationLoss(schema=schema, config=LossConfig(), batch_dice=True)
     small = resize_segmentation(seg, (4, 4))
     expected = 2 / 3 * loss(outputs[0], seg) + 1 / 3 * loss(outputs[1], small)
     assert float(loss(outputs, seg)) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_resizing_picks_the_nearest_voxel():
+def test_resizing_picks_the_nearest_voxel_of_every_channel():
     seg = torch.tensor([[[[-1, 0, 1, 3], [0, 0, 3, 3], [2, 2, 1, 1], [2, 2, 1, 1]]]])
-    assert resize_segmentation(seg.short(), (2, 2)).tolist() == [[[[0, 3], [2, 1]]]]
+    both = torch.cat([seg, seg.flip(-1)], dim=1).short()
+    small = resize_segmentation(both, (2, 2))
+    assert small.dtype == torch.int16
+    assert small.tolist() == [[[[0, 3], [2, 1]], [[3, 0], [1, 2]]]]
 
 
 def test_target_channels():
@@ -185,3 +216,14 @@ def test_target_channels():
     assert target.valid.tolist() == [[[0, 1, 1, 1, 0]]]
     assert target.channels.tolist() == [[[0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0]]]
     assert make_target(seg, REGIONS).channels.tolist() == [[[0, 0, 1, 1, 0], [0, 0, 0, 1, 0]]]
+    structures = torch.tensor([[[-1, 0, 1, 2], [1, 2, 2, 0], [0, 0, 0, 0]]], dtype=torch.int16)
+    target = make_target(structures, STRUCTURES)
+    assert target.channels.tolist() == [[[0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]]
+    assert target.valid.tolist() == [[[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 1]]]
+
+
+def test_inverse_log_weights_are_bounded():
+    weights = inverse_log_weights({"never": 0.0, "half": 0.5, "always": 1.0})
+    assert weights["never"] == pytest.approx(1 / math.log(1.02))
+    assert weights["half"] == pytest.approx(1 / math.log(1.52))
+    assert weights["always"] == pytest.approx(1 / math.log(2.02))

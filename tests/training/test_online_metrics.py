@@ -42,8 +42,24 @@ def test_counts_of_regions():
     assert counts.tolist() == [[1, 1], [1, 0], [1, 0]]
 
 
+def test_counts_of_overlapping_structures():
+    schema = LabelSchema(classes=CLASSES, overlapping=True)
+    seg = torch.tensor([[[0, 1, 1, -1], [1, 1, 2, 0]]], dtype=torch.int16)
+    logits = torch.tensor([[[1.0, 1, -1, 1], [-1, 1, 1, 1]]])
+    counts = overlap_counts(logits, seg, schema)
+    assert counts.tolist() == [[1, 1], [1, 1], [1, 1]]
+
+
+def test_a_structure_nobody_annotated_is_undefined():
+    schema = LabelSchema(classes=CLASSES, overlapping=True)
+    seg = torch.tensor([[[2, 2], [1, 0]]], dtype=torch.int16)
+    counts = overlap_counts(torch.ones(1, 2, 2), seg, schema)
+    assert dice_from_counts(counts) == [None, pytest.approx(2 / 3)]
+
+
 def test_absent_classes_are_none_and_poison_nothing():
     assert dice_from_counts(torch.zeros(3, 2)) == [None, None]
+    assert dice_from_counts(torch.tensor([[0, 0], [7, 7], [0, 3]])) == [None, 0]
     assert mean_defined([None, 0.5, None, 1.0]) == 0.75
     assert mean_defined([None]) is None
     assert exponential_average(None, None) is None
@@ -64,3 +80,15 @@ def test_counts_equal_brute_force():
     for i, c in enumerate((1, 2)):
         p, r = predicted[valid] == c, seg[:, 0][valid] == c
         assert counts[:, i].tolist() == [(p & r).sum(), (p & ~r).sum(), (~p & r).sum()]
+
+
+def test_counts_of_structures_equal_brute_force():
+    rng = np.random.default_rng(1)
+    schema = LabelSchema(classes=CLASSES, overlapping=True)
+    seg = rng.integers(-1, 3, size=(3, 2, 5, 6, 7))
+    logits = rng.normal(size=seg.shape)
+    counts = overlap_counts(torch.from_numpy(logits), torch.from_numpy(seg).short(), schema)
+    for s in range(2):
+        valid = (seg[:, s] == 0) | (seg[:, s] == 1)
+        p, r = logits[:, s][valid] > 0, seg[:, s][valid] == 1
+        assert counts[:, s].tolist() == [(p & r).sum(), (p & ~r).sum(), (~p & r).sum()]

@@ -5,16 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from segkit.training.patches import (
-    ANNOTATED,
-    PatchLoader,
-    PatchSettings,
-    choose_centre,
-    cut,
-    forced_foreground,
-    patch_bounds,
-    read_ahead,
-)
+from segkit.dataset.labels import LabelClass, LabelSchema
+from segkit.preprocessing.locations import find_locations
+from segkit.training.patches import PatchLoader, PatchSettings, cut, patch_bounds, read_ahead
 
 
 class Cases:
@@ -34,6 +27,28 @@ class Cases:
         return self.places
 
 
+class Labelled:
+    """Cases of given segmentations; the image is the sum over the channels."""
+
+    def __init__(self, schema, **segs):
+        self.schema = schema
+        self.segs = segs
+
+    def image(self, case_id):
+        return self.segs[case_id].sum(0, keepdims=True).astype(np.float32)
+
+    def seg(self, case_id):
+        return self.segs[case_id]
+
+    def locations(self, case_id):
+        return find_locations(self.segs[case_id], self.schema)
+
+
+def schema_of(count, **changes):
+    classes = tuple(LabelClass(name=f"c{i}", value=i) for i in range(1, count + 1))
+    return LabelSchema(classes=classes, **changes)
+
+
 def settings(**changes):
     values = {
         "sampled_size": (4, 4, 4),
@@ -43,14 +58,6 @@ def settings(**changes):
         "seed": (0, 0, 0),
     }
     return PatchSettings(**{**values, **changes})
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "forced"),
-    list(enumerate([0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4], start=1)),
-)
-def test_forced_share_equals_nnunet(batch_size, forced):
-    assert forced_foreground(batch_size, 0.33) == forced
 
 
 def test_bounds_of_a_patch_that_fits():
@@ -78,21 +85,6 @@ def test_cut_equals_padding_then_slicing():
         size = rng.integers(1, 5, size=3)
         index = tuple(slice(a + 9, a + 9 + n) for a, n in zip(lower, size, strict=True))
         assert (cut(array, lower, size, -7) == padded[(slice(None), *index)]).all()
-
-
-def test_foreground_centre_picks_classes_with_equal_chance():
-    rng = np.random.default_rng(0)
-    places = {1: np.zeros((1000, 3), int), 2: np.ones((1, 3), int), 3: np.empty((0, 3), int)}
-    picked = [choose_centre(rng, places, foreground=True)[0] for _ in range(2000)]
-    assert np.mean(picked) == pytest.approx(0.5, abs=0.05)
-
-
-def test_centre_is_annotated_where_only_a_part_is():
-    rng = np.random.default_rng(0)
-    places = {ANNOTATED: np.array([[1, 2, 3]])}
-    assert choose_centre(rng, places, foreground=False).tolist() == [1, 2, 3]
-    assert choose_centre(rng, places, foreground=True).tolist() == [1, 2, 3]
-    assert choose_centre(rng, {}, foreground=True) is None
 
 
 def test_forced_samples_hold_their_voxel():
@@ -129,6 +121,134 @@ def test_2d_patches_are_slices():
     assert batch["image"].shape == (3, 1, 4, 4)
     slices = batch["image"] // 80
     assert all(len(np.unique(one)) == 1 for one in slices)
+
+
+@pytest.mark.parametrize("size", [(4, 4, 4), (4, 4)])
+def test_a_channel_a_structure_is_cut_like_one(size):
+    seg = np.random.default_rng(0).integers(0, 2, size=(3, 6, 8, 10)).astype(np.int16)
+    seg[2] = 0
+    source = Labelled(schema_of(3, overlapping=True), a=seg)
+    changes = {"sampled_size": size, "final_size": size, "foreground_share": 1.0}
+    batch = next(PatchLoader(source, ["a"], settings(**changes)))
+    assert batch["seg"].shape == (3, 3, *size)
+    assert (batch["seg"].sum(1, keepdims=True) == batch["image"]).all()
+
+
+def voxels_drawn(source, cases, batches=60, **changes):
+    """Patches of one voxel: what they show is what they are centred on."""
+    one = {"sampled_size": (1, 1, 1), "final_size": (1, 1, 1), "batch_size": 6}
+    loader = PatchLoader(source, cases, settings(**one, **changes))
+    drawn = [loader.generate_train_batch() for _ in range(batches)]
+    names = [name for batch in drawn for name in batch["cases"]]
+    values = np.concatenate([batch["seg"] for batch in drawn])[..., 0, 0, 0]
+    return list(zip(names, values.tolist(), strict=True))
+
+
+def test_partly_annotated_cases_are_centred_where_they_are_annotated():
+    rng = np.random.default_rng(0)
+    partly = rng.integers(0, 3, size=(1, 6, 8, 10)).astype(np.int16)
+    partly[rng.random(partly.shape) < 0.7] = 3
+    whole = rng.integers(-1, 3, size=(1, 6, 8, 10)).astype(np.int16)
+    source = Labelled(schema_of(2), partly=partly, whole=whole)
+    drawn = voxels_drawn(source, ["partly", "whole"])
+    assert {value for name, (value,) in drawn if name == "partly"} == {0, 1, 2}
+    assert {value for name, (value,) in drawn if name == "whole"} == {-1, 0, 1, 2}
+
+
+def test_structures_are_never_centred_where_nobody_annotated_them():
+    rng = np.random.default_rng(0)
+    seg = rng.integers(0, 2, size=(2, 6, 8, 10)).astype(np.int16)
+    seg[0, :3], seg[:, 5] = 2, 2
+    source = Labelled(schema_of(2, overlapping=True), a=seg)
+    drawn = [tuple(value) for _, value in voxels_drawn(source, ["a"])]
+    assert (2, 2) not in drawn
+    assert {(2, 0), (2, 1), (0, 0), (1, 1)} <= set(drawn)
+    forced = [tuple(value) for _, value in voxels_drawn(source, ["a"], foreground_share=1.0)]
+    assert all(1 in value for value in forced)
+
+
+def test_weights_of_classes_and_cases():
+    seg = np.zeros((1, 6, 8, 10), np.int16)
+    seg[0, 0], seg[0, 1, 0, 0] = 1, 2
+    source = Labelled(schema_of(2), a=seg, b=seg, c=seg)
+    drawn = voxels_drawn(
+        source,
+        ["a", "b", "c"],
+        batches=400,
+        foreground_share=1.0,
+        class_weights={1: 1.0, 2: 3.0},
+        case_weights=(3.0, 1.0, 0.0),
+    )
+    names, values = zip(*drawn, strict=True)
+    assert np.mean([name == "a" for name in names]) == pytest.approx(0.75, abs=0.03)
+    assert "c" not in names
+    assert np.mean([value == [2] for value in values]) == pytest.approx(0.75, abs=0.03)
+
+
+def test_random_numbers_without_weights_are_those_of_earlier_versions():
+    """A run that was begun with an earlier version goes on with the same batches."""
+    seg = np.zeros((1, 6, 8, 10), np.int16)
+    seg[0, 4, 4, 4:6], seg[0, 1, 0, 0] = 1, 2
+    source = Labelled(schema_of(2), a=seg, b=seg)
+    places = find_locations(seg, source.schema)
+    loader = PatchLoader(source, ["a", "b"], settings(foreground_share=1.0))
+    for number in range(5):
+        batch = loader.generate_train_batch()
+        rng = np.random.default_rng([0, 0, 0, number])
+        assert batch["cases"] == [loader.cases[i] for i in rng.integers(2, size=3)]
+        for patch in batch["seg"]:
+            voxels = places[[1, 2][rng.integers(2)]]
+            centre = voxels[rng.integers(len(voxels))]
+            lower = np.clip(centre - 2, 0, np.array([6, 8, 10]) - 4)
+            assert (patch == cut(seg, lower, (4, 4, 4), -1)).all()
+
+
+def thirty_targets(overlapping):
+    """Three cases with ten targets of one voxel each."""
+    segs = {}
+    for number, name in enumerate("abc"):
+        seg = np.zeros((30 if overlapping else 1, 6, 8, 10), np.int16)
+        for i in range(10 * number, 10 * number + 10):
+            place = (i % 6, i % 8, i % 10)
+            seg[(i, *place) if overlapping else (0, *place)] = 1 if overlapping else i + 1
+        segs[name] = seg
+    return Labelled(schema_of(30, overlapping=overlapping), **segs)
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+@pytest.mark.parametrize(("asked", "drawn"), [(40, 40), (15, 15), (4, 10)])
+def test_every_target_is_seen_in_every_epoch(overlapping, asked, drawn):
+    source = thirty_targets(overlapping)
+    loader = PatchLoader(source, list("abc"), settings(epoch_batches=asked))
+    assert len(loader.rounds.batches) == drawn
+    for _ in range(3):
+        segs = np.concatenate([loader.generate_train_batch()["seg"] for _ in range(drawn)])
+        if overlapping:
+            assert (segs == 1).any(axis=(0, 2, 3, 4)).all()
+        else:
+            assert set(np.unique(segs)) == set(range(31))
+
+
+def test_an_epoch_of_rounds_follows_from_its_number():
+    def loader():
+        return PatchLoader(thirty_targets(False), list("abc"), settings(epoch_batches=20))
+
+    first, again = loader(), loader()
+    batches = [first.generate_train_batch() for _ in range(40)]
+    again.iteration = 17
+    for batch in batches[17:]:
+        other = again.generate_train_batch()
+        assert batch["cases"] == other["cases"]
+        assert (batch["image"] == other["image"]).all()
+    epochs = [[batch["cases"] for batch in half] for half in (batches[:20], batches[20:])]
+    assert epochs[0] != epochs[1]
+
+
+def test_rounds_over_cases_without_foreground():
+    empty = np.zeros((1, 6, 8, 10), np.int16)
+    loader = PatchLoader(Labelled(schema_of(2), a=empty), ["a"], settings(epoch_batches=2))
+    assert loader.rounds.batches == ((), ())
+    assert (loader.generate_train_batch()["seg"] == 0).all()
 
 
 def test_read_ahead_yields_in_order():

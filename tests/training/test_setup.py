@@ -1,9 +1,12 @@
 """Parts built from plan and recipe."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
-from segkit.config import Recipe, SamplingConfig
+from segkit.config import LossConfig, Recipe, SamplingConfig
 from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
@@ -40,11 +43,17 @@ PLAN = Plan(
 )
 
 
+SCHEMA = LabelSchema(classes=(LabelClass(name="a", value=1),))
+STRUCTURES = LabelSchema(
+    classes=(LabelClass(name="b", value=1), LabelClass(name="c", value=2)), overlapping=True
+)
+
+
 def task(fold=0, **sampling):
     return TrainingTask(
         plan=PLAN,
         configuration="3d_fullres",
-        schema=LabelSchema(classes=(LabelClass(name="a", value=1),)),
+        schema=SCHEMA,
         split=Split(train=("x",), val=("y",)),
         fold=fold,
         recipe=Recipe(sampling=SamplingConfig(**sampling)),
@@ -65,6 +74,42 @@ def test_sizes_come_from_the_recipe_else_from_the_plan():
         sampled >= final
         for sampled, final in zip(parts.train_loader.settings.sampled_size, (4, 8, 8), strict=True)
     )
+
+
+def loss_weights(given, schema=SCHEMA, frequencies=None):
+    recipe = Recipe(loss=LossConfig(class_weights=given))
+    changed = replace(task(), schema=schema, recipe=recipe, frequencies=frequencies)
+    return build_parts(changed, None, torch.device("cpu")).loss.class_weights
+
+
+def test_loss_weights_are_ordered_like_the_network_outputs_and_have_mean_1():
+    assert loss_weights(None) is None
+    assert loss_weights({}) is None
+    assert loss_weights({"a": 3.0}).tolist() == [0.5, 1.5]
+    assert loss_weights({"background": 0.0}).tolist() == [0.0, 2.0]
+    assert loss_weights({"b": 3.0}, STRUCTURES).tolist() == [1.5, 0.5]
+
+
+def test_automatic_loss_weights_favour_what_is_rare():
+    shares = {"background": 0.98, "a": 0.02}
+    raw = torch.tensor([1 / math.log(2.0), 1 / math.log(1.04)])
+    assert torch.allclose(loss_weights("auto", frequencies=shares), raw / raw.mean())
+
+
+@pytest.mark.parametrize(
+    ("given", "schema", "frequencies", "message"),
+    [
+        ({"background": 0.0, "a": 0.0}, SCHEMA, None, "every weight is 0"),
+        ({"background": 2.0}, STRUCTURES, None, "no 'background' to give a weight"),
+        ({"backgruond": 2.0}, SCHEMA, None, "did you mean 'background'"),
+        ("auto", SCHEMA, None, "run segkit plan_and_preprocess again"),
+        ("auto", SCHEMA, {"background": 1.0}, "nobody has counted how frequent 'a' is"),
+    ],
+)
+def test_loss_weights_that_cannot_be_are_refused(given, schema, frequencies, message):
+    with pytest.raises(UserError, match=message) as caught:
+        loss_weights(given, schema, frequencies)
+    assert "loss.class_weights" in str(caught.value)
 
 
 def test_weights_follow_from_seed_and_fold():
@@ -93,3 +138,24 @@ def test_patches_the_network_cannot_halve_are_refused(size):
 )
 def test_patches_shrink_step_by_step(size, divisors, most, expected):
     assert shrink_patch(size, divisors, most) == expected
+
+
+def test_sampling_weights_are_for_training_only():
+    given = {"class_weights": {"a": 3}, "case_weights": {"x": 2, "y": 5}}
+    parts = build_parts(task(**given), None, torch.device("cpu"))
+    settings = parts.train_loader.settings
+    assert settings.class_weights == {1: 3}
+    assert settings.case_weights == (2,)
+    assert settings.epoch_batches is None
+    settings = parts.validation_loader.settings
+    assert settings.class_weights is settings.case_weights is None
+    assert settings.epoch_batches == 50
+
+
+def test_sampling_weights_of_strangers_are_refused():
+    with pytest.raises(UserError, match=r"no 'A'(.|\n)*sampling\.class_weights"):
+        build_parts(task(class_weights={"A": 3}), None, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"no 'z'(.|\n)*sampling\.case_weights"):
+        build_parts(task(case_weights={"z": 3}), None, torch.device("cpu"))
+    with pytest.raises(UserError, match="every weight is 0"):
+        build_parts(task(case_weights={"x": 0, "y": 1}), None, torch.device("cpu"))

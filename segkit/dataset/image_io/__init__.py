@@ -6,7 +6,9 @@ direction, as SimpleITK and as nibabel see them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +37,7 @@ KNOWN_ENDINGS = (
 _PLANES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 _TIFF = (".tif", ".tiff")
 _NIFTI = (".nii.gz", ".nii")
+_SEVERAL_MASKS = (*_NIFTI, ".nrrd", ".mha", ".mhd")
 
 READERS: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "SimpleITKIO": ("sitk", KNOWN_ENDINGS[:6]),
@@ -48,6 +51,8 @@ READERS: dict[str, tuple[Kind, tuple[str, ...]]] = {
 
 SPACING_TOLERANCE = 1e-3
 """Largest relative difference between the spacings of files of one case."""
+_FLAT = 1e-6
+"""Least determinant of the directions of three axes that span space."""
 
 
 def read_image(paths: Sequence[Path], reader: str | None = None) -> Volume:
@@ -98,10 +103,24 @@ def read_labels(path: Path, reader: str | None = None) -> Volume:
         array = array[:-1]  # alpha is no label
     if (array[1:] != array[:1]).any():
         what = f"a label map has one channel; this file holds {volume.array.shape[0]}"
-        fix = "store one integer a voxel; structures that overlap are not supported yet"
+        fix = 'store one integer a voxel, or declare "label_encoding": "multilabel"'
         raise UserError(what, where=path, fix=fix)
     array = array[:1].astype(np.uint8) if array.dtype == bool else array[:1]
     return Volume(array=np.ascontiguousarray(array), geometry=volume.geometry)
+
+
+def read_masks(path: Path, reader: str | None = None) -> Volume:
+    """Read a label file that may hold several masks, one a channel (the file's last axis).
+
+    Returns:
+        (D, Z, Y, X), of the file's integer type, or float where the file holds floats.
+
+    Raises:
+        UserError: unreadable.
+    """
+    volume = _read(path, reader, labels=True)
+    array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
+    return Volume(array=array, geometry=volume.geometry)
 
 
 def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
@@ -110,18 +129,17 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None
     Args:
         path: Its ending chooses the format.
         labels_zyx: (Z, Y, X), none negative. uint8 and uint16 are stored as they are, other types
-            as the smallest of uint8, uint16 and int32 that holds all values.
+            as the smallest of uint8, uint16, int32 and int64 that holds all values.
         geometry: As read from the input.
 
     Raises:
         UserError: the format cannot hold these labels, or the place cannot be written.
     """
     highest = int(labels_zyx.max(initial=0))
-    dtype = np.uint8 if highest < 256 else np.uint16 if highest < 65536 else np.int32
     kept = labels_zyx.dtype in (np.uint8, np.uint16)
-    labels = np.ascontiguousarray(labels_zyx, dtype=None if kept else dtype)
+    labels = np.ascontiguousarray(labels_zyx, dtype=None if kept else _smallest_type(highest))
     ending = ending_of(path)
-    try:
+    with _told(path):
         if ending in _NIFTI:
             nibabel_io.write(path, labels, geometry)
         elif ending in _TIFF and geometry.stored_ndim == 3:
@@ -130,6 +148,64 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None
             image2d_io.write(path, labels)
         else:
             sitk_io.write(path, labels, geometry)
+
+
+def write_masks(path: Path, masks_czyx: np.ndarray, geometry: Geometry) -> None:
+    """Write several masks into one file, one a channel (the file's last axis), atomically.
+
+    Args:
+        path: Its ending chooses the format: NIfTI, NRRD or MetaImage.
+        masks_czyx: (D, Z, Y, X) uint8.
+        geometry: As read from the input. A plane becomes a volume of one slice in NIfTI, whose
+            fourth axis needs a third.
+
+    Raises:
+        UserError: the format cannot hold several masks, or the place cannot be written.
+    """
+    ending = ending_of(path)
+    if ending not in _SEVERAL_MASKS:
+        what = f"a {ending} file cannot hold several masks"
+        fix = f"use one of {', '.join(_SEVERAL_MASKS)}, or store bitmasks or one file a structure"
+        raise UserError(what, where=path, fix=fix)
+    with _told(path):
+        if ending in _NIFTI:
+            nibabel_io.write(path, masks_czyx, replace(geometry, stored_ndim=3))
+        else:
+            sitk_io.write(path, masks_czyx, geometry)
+
+
+def write_geometry(source: Path, target: Path, geometry: Geometry) -> None:
+    """Copy an image or label file with another geometry, atomically.
+
+    Its voxels, their type and their scaling stay as they are, to the last bit.
+
+    Raises:
+        UserError: a 2D image, which has no geometry; or the place cannot be written.
+    """
+    ending = ending_of(source)
+    with _told(target):
+        if ending in _NIFTI:
+            nibabel_io.write_geometry(source, target, geometry)
+        elif ending in _TIFF:
+            tiff_io.write_geometry(source, target, geometry)
+        elif ending in _PLANES:
+            fix = "check which image the file belongs to"
+            raise UserError(f"{ending} files hold no geometry", where=source, fix=fix)
+        else:
+            sitk_io.write_geometry(source, target, geometry)
+
+
+def _smallest_type(highest: int) -> type[np.integer]:
+    if highest < 65536:
+        return np.uint8 if highest < 256 else np.uint16
+    return np.int32 if highest < 2**31 else np.int64
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn a failure of the file system into a user's error."""
+    try:
+        yield
     except OSError as error:
         fix = "check free space and permissions"
         raise UserError(f"cannot write the file: {error}", where=path, fix=fix) from None
@@ -202,7 +278,25 @@ def _read(path: Path, reader: str | None, *, labels: bool) -> Volume:
     sitk_io.check_readable(path)
     kind = _kind(path, reader)
     if kind == "plane":
-        return image2d_io.read(path, keep_indices=labels)
-    if kind == "tiff":
-        return tiff_io.read(path)
-    return nibabel_io.read(path) if kind == "nibabel" else sitk_io.read(path)
+        volume = image2d_io.read(path, keep_indices=labels)
+    elif kind == "tiff":
+        volume = tiff_io.read(path)
+    else:
+        volume = nibabel_io.read(path) if kind == "nibabel" else sitk_io.read(path)
+    if volume.array.size == 0:
+        fix = "restore the file from its source"
+        raise UserError("the file holds no voxels", where=path, fix=fix)
+    _check_geometry(volume.geometry, path)
+    return volume
+
+
+def _check_geometry(geometry: Geometry, path: Path) -> None:
+    """Refuse what is no grid: sizes that are not positive, axes that lie in one plane."""
+    numbers = (*geometry.spacing_mm, *geometry.origin, *geometry.direction)
+    grid = np.isfinite(numbers).all() and min(geometry.spacing_mm) > 0
+    if not grid or abs(np.linalg.det(np.reshape(geometry.direction, (3, 3)))) < _FLAT:
+        what = (
+            f"the header describes no grid: spacing {geometry.spacing_mm} (z, y, x), "
+            f"origin {geometry.origin}, direction {geometry.direction}"
+        )
+        raise UserError(what, where=path, fix="correct the header, or export the file again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ _LOSSY = (".jpg", ".jpeg")
 # truncated JPEG without complaint and takes grey BMP for RGB. Pillow cannot read 16-bit RGB.
 _PILLOW_MODES = ("1", "P", "PA", "LA")
 _PILLOW_ENDINGS = (".bmp", *_LOSSY)
+_UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError)
 _LARGEST = {".png": 65535, ".bmp": 255}
 
 
@@ -46,11 +48,18 @@ def read(path: Path, *, keep_indices: bool) -> Volume:
     return Volume(array=np.ascontiguousarray(array), geometry=PLANE)
 
 
+def _open(path: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        # Microscopes make images that Pillow takes for an attack.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path)
+
+
 def _read_with_pillow(path: Path, *, keep_indices: bool) -> np.ndarray | None:
     """Decode what Pillow decodes better as (Y, X) or (Y, X, C); None for all else."""
     ours = path.suffix.lower() in _PILLOW_ENDINGS
     try:
-        with Image.open(path) as picture:
+        with _open(path) as picture:
             if not ours and picture.mode not in _PILLOW_MODES:
                 return None
             if picture.mode == "1":
@@ -60,7 +69,7 @@ def _read_with_pillow(path: Path, *, keep_indices: bool) -> np.ndarray | None:
                     return np.asarray(picture.convert("RGB"))
                 return np.asarray(picture.getchannel(0))
             return np.asarray(picture.convert("RGB") if picture.mode == "CMYK" else picture)
-    except (OSError, ValueError, SyntaxError, TypeError) as error:
+    except _UNREADABLE as error:
         if not ours:
             return None  # ITK knows formats that Pillow does not, and else names the fault
         what = f"not a readable image (damaged, truncated or another format): {error}"

@@ -6,8 +6,11 @@ from a quaternion.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from segkit.types import Geometry, Volume
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0])
 _SCANNER = 1
+_UNKNOWN_UNIT, _MM = 0, 2
 _COMPRESSION = 4
 _UNREADABLE = (
     ImageFileError,
@@ -66,7 +70,7 @@ def _content_size(path: Path, expected: int) -> int:
     count = 0
     try:
         with gzip.open(path) as content:
-            while chunk := content.read(1 << 20):
+            while chunk := content.read(1 << 14):
                 count += len(chunk)
     except (OSError, EOFError, zlib.error):
         # The stream ends early or is corrupt: even if enough bytes came out, do not trust them.
@@ -97,6 +101,9 @@ def read_voxels(image: Any, path: Path) -> np.ndarray:
     except _UNREADABLE as error:
         fix = "restore the file from its source"
         raise UserError(f"the voxels cannot be read: {error}", where=path, fix=fix) from None
+    if array.size == 0:
+        fix = "restore the file from its source"
+        raise UserError("the file holds no voxels", where=path, fix=fix)
     if array.ndim == 5 and array.shape[3] == 1:
         array = array[:, :, :, 0]
     if array.ndim not in (2, 3, 4) or array.dtype.kind not in "iufb":
@@ -155,7 +162,7 @@ def exact_geometry(image: Any, read_by_itk: Geometry) -> Geometry:
         return read_by_itk
     qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
     both_use_sform = sform == _SCANNER or (sform > 0 and qform == 0)
-    in_mm = image.header.get_xyzt_units()[0] in ("mm", "unknown")
+    in_mm = int(image.header["xyzt_units"]) % 8 in (_UNKNOWN_UNIT, _MM)
     return header_geometry(image) if both_use_sform and in_mm else read_by_itk
 
 
@@ -168,6 +175,23 @@ def agrees(image: Any, geometry: Geometry) -> bool:
         return bool((ours[:, axes] == theirs[:, axes]).all())
     # A quaternion holds no exact affine; both libraries round differently.
     return bool(np.allclose(ours[:, axes], theirs[:, axes], rtol=1e-5, atol=1e-5))
+
+
+def header_affines(path: Path) -> dict[str, np.ndarray]:
+    """Return the affines a header declares valid (4, 4): ``sform``, ``qform``, both or none.
+
+    None for a file of another format, or one whose header or quaternion cannot be read.
+    """
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return {}
+    try:
+        header = nib.load(path, mmap=False).header
+        with np.errstate(all="ignore"):
+            forms = {"sform": header.get_sform(coded=True), "qform": header.get_qform(coded=True)}
+    except (*_UNREADABLE, AttributeError):
+        return {}
+    affines = {name: np.asarray(affine) for name, (affine, code) in forms.items() if code > 0}
+    return affines if all(np.isfinite(affine).all() for affine in affines.values()) else {}
 
 
 def affine_of(geometry: Geometry) -> np.ndarray:
@@ -187,6 +211,11 @@ def affine_of(geometry: Geometry) -> np.ndarray:
 def write(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
     """Write a label map as NIfTI-1, gzipped by the ending; equal labels give equal bytes.
 
+    Args:
+        path: Of the file.
+        labels_zyx: (Z, Y, X), or (D, Z, Y, X) for a file of four axes, x first.
+        geometry: Of the voxels.
+
     Raises:
         UserError: an axis is longer than the format allows.
     """
@@ -194,16 +223,38 @@ def write(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
     if max(array.shape) > 32767:
         what = f"NIfTI holds at most 32767 voxels an axis, got {array.shape}"
         raise UserError(what, where=path, fix="use another file ending, such as .nrrd")
+    image = nib.Nifti1Image(array, None, dtype=array.dtype)
+    _put_geometry(image.header, geometry)
+    with _writing(path) as stream:
+        image.to_stream(stream)
+
+
+def write_geometry(source: Path, target: Path, geometry: Geometry) -> None:
+    """Copy a file with another geometry in its header; all that follows the header stays."""
+    with gzip.open(source) if source.suffix.lower() == ".gz" else source.open("rb") as stream:
+        content = stream.read()
+    header = nib.load(source).header.from_fileobj(io.BytesIO(content), check=False)
+    _put_geometry(header, geometry)
+    with _writing(target) as stream:
+        stream.write(header.binaryblock + content[len(header.binaryblock) :])
+
+
+def _put_geometry(header: Any, geometry: Geometry) -> None:
     affine = affine_of(geometry)
-    image = nib.Nifti1Image(array, None)
-    image.header.set_sform(affine, _SCANNER)
-    image.header.set_qform(affine, _SCANNER, strip_shears=True)
+    header.set_sform(affine, _SCANNER)
+    header.set_qform(affine, _SCANNER, strip_shears=True)
     # set_qform takes the voxel size from the affine; the header's own is the exact one.
-    image.header.set_zooms(geometry.spacing_mm[::-1][: array.ndim])
-    image.header.set_xyzt_units("mm")
+    zooms = (*geometry.spacing_mm[::-1], *header.get_zooms()[3:])
+    header.set_zooms(zooms[: len(header.get_zooms())])
+    header.set_xyzt_units("mm", header.get_xyzt_units()[1])
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Any]:
+    """Open a file to write atomically, gzipped by the ending; equal content, equal bytes."""
     with atomic_write(path) as stream:
         if path.suffix.lower() != ".gz":
-            image.to_stream(stream)
+            yield stream
             return
         with gzip.GzipFile("", "wb", _COMPRESSION, stream, mtime=0) as zipped:
-            image.to_stream(zipped)
+            yield zipped

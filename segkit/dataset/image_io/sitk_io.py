@@ -133,16 +133,39 @@ def _check_complete(path: Path, image: sitk.Image) -> None:
 def write(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
     """Write a label map, compressed where the format can be.
 
+    Args:
+        path: Of the file.
+        labels_zyx: (Z, Y, X), or (D, Z, Y, X), stored as one vector of D numbers a voxel.
+        geometry: Of the voxels.
+
     Raises:
         UserError: SimpleITK cannot write it.
     """
-    ndim = geometry.stored_ndim
-    image = sitk.GetImageFromArray(labels_zyx[0] if ndim == 2 else labels_zyx)
+    ndim, vector = geometry.stored_ndim, labels_zyx.ndim == 4
+    array = np.moveaxis(labels_zyx, 0, -1) if vector else labels_zyx
+    image = sitk.GetImageFromArray(array[0] if ndim == 2 else array, isVector=vector)
     image.SetSpacing(geometry.spacing_mm[::-1][:ndim])
     image.SetOrigin(geometry.origin[:ndim])
     direction = np.reshape(geometry.direction, (3, 3))[:ndim, :ndim]
     image.SetDirection(direction.ravel().tolist())
     write_image(path, image)
+
+
+def write_geometry(source: Path, target: Path, geometry: Geometry) -> None:
+    """Copy a file with another geometry; its voxels and their type stay.
+
+    Raises:
+        UserError: SimpleITK cannot read or write it.
+    """
+    image = load_image(source)
+    ndim = image.GetDimension()
+    spatial = min(ndim, 3)
+    direction = np.reshape(image.GetDirection(), (ndim, ndim)).copy()
+    direction[:spatial, :spatial] = np.reshape(geometry.direction, (3, 3))[:spatial, :spatial]
+    image.SetSpacing((*geometry.spacing_mm[::-1][:spatial], *image.GetSpacing()[spatial:]))
+    image.SetOrigin((*geometry.origin[:spatial], *image.GetOrigin()[spatial:]))
+    image.SetDirection(direction.ravel().tolist())
+    write_image(target, image)
 
 
 def write_image(path: Path, image: sitk.Image, compressor: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import struct
 from functools import cache
 from pathlib import Path
@@ -106,3 +107,12 @@ def write(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
     """Write a label map as a stack of pages, and its spacing beside it."""
     write_json(path.with_name(f"{path.stem}.json"), {"spacing": list(geometry.spacing_mm)})
     sitk_io.write_image(path, sitk.GetImageFromArray(labels_zyx), "Deflate")
+
+
+def write_geometry(source: Path, target: Path, geometry: Geometry) -> None:
+    """Copy a stack of pages as it is, and write another spacing beside it."""
+    known = spacing_file(source)
+    content = {} if known is None else read_json(known)
+    shutil.copyfile(source, target)
+    spacing = {"spacing": list(geometry.spacing_mm)}
+    write_json(target.with_name(f"{target.stem}.json"), {**content, **spacing})

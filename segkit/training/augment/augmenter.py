@@ -45,11 +45,12 @@ class Augmenter:
 
         Args:
             image: (B, C, *S) float32 on any device, S at least the patch.
-            seg: (B, 1, *S) int16 on the same device; -1 invalid.
+            seg: (B, L, *S) int16 or int8 on the same device, L label maps: 1, or one a structure;
+                -1 invalid.
             generator: Source of all randomness; may live on the CPU.
 
         Returns:
-            Image (B, C, *patch) and segmentation (B, 1, *patch). What came from outside the
+            Image (B, C, *patch) and segmentation (B, L, *patch). What came from outside the
             sampled patch is 0 in the image and -1 in the segmentation.
 
         Raises:
@@ -62,9 +63,11 @@ class Augmenter:
         image, seg = rotate_scale_crop(image, seg, self.settings, self.config, generator)
         self._change_intensities(image, generator)
         mirror(image, seg, self.settings.mirror_axes, generator)
-        for channel, masked in enumerate(self.mask_channels):
-            if masked:
-                image[:, channel].masked_fill_(seg[:, 0] < 0, 0.0)
+        if any(self.mask_channels):
+            # A structure that is ignored in a case does not tell where it is invalid; others do.
+            invalid = (seg < 0).any(1)
+            for channel in (c for c, masked in enumerate(self.mask_channels) if masked):
+                image[:, channel].masked_fill_(invalid, 0.0)
         return image, seg
 
     def _change_intensities(self, image: torch.Tensor, generator: torch.Generator) -> None:

@@ -20,7 +20,7 @@ CPU_CHUNK = (1 << 15) - 1
 """Output voxels treated at once on a CPU: all intermediates stay in the cache, and torch does
 not split such small operations over cores, where waiting would cost more than it gains."""
 SEEN = float(1 << 17)
-"""Added to labels (int16) that were counted: beyond any label, and exact in float32."""
+"""Added to labels (int16 or int8) that were counted: beyond any label, and exact in float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,13 +40,13 @@ def rotate_scale_crop(
 
     Args:
         image: (B, C, *S) float32.
-        seg: (B, 1, *S) integer.
+        seg: (B, L, *S) integer, L label maps.
         settings: Patch and largest angle.
         config: Probabilities and the range of scaling.
         generator: Source of all choices.
 
     Returns:
-        New tensors (B, C, *patch) and (B, 1, *patch).
+        New tensors (B, C, *patch) and (B, L, *patch).
     """
     image_out = centre_crop(image, settings.patch_size).clone(memory_format=torch.contiguous_format)
     seg_out = centre_crop(seg, settings.patch_size).clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,132 @@
+"""Where the files of one case lie: their grids against each other, and headers that contradict."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from segkit.dataset.cases import Case
+from segkit.dataset.image_io import SPACING_TOLERANCE, nibabel_io
+from segkit.dataset.problems import Problem, problem
+from segkit.types import Geometry, Shape
+
+ORIGIN_TOLERANCE = 0.01
+"""Largest distance between origins, in voxels."""
+DIRECTION_TOLERANCE = 1e-3
+"""Largest difference of an entry of the direction matrix."""
+FORM_TOLERANCE = 0.1
+"""Largest distance between the places sform and qform give to one voxel, in voxels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The grid of one file."""
+
+    file: Path
+    shape: Shape
+    geometry: Geometry
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether there is one slice only, or the file holds two axes."""
+        return self.shape[0] == 1 or self.geometry.stored_ndim == 2
+
+
+def compare_grids(other: Grid, first: Grid, case: Case) -> list[Problem]:
+    """Return the problems of a file whose grid differs from that of the first image."""
+    told = partial(problem, where=other.file, case=case.id)
+    if other.is_plane != first.is_plane or _stored(other) != _stored(first):
+        what = f"{_kind(other)}, while {first.file.name} is {_kind(first)}"
+        return [told("SK-G006", what, fix="export the file again with all axes of the image")]
+    if other.shape != first.shape:
+        fix = "resample the file onto the grid of the first image (labels: nearest neighbour)"
+        if sorted(other.shape) == sorted(first.shape):
+            fix = "the axes are in another order: transpose the file's array"
+        what = f"shape {other.shape} (z, y, x) differs from {first.shape} of {first.file.name}"
+        return [told("SK-G001", what, fix=fix)]
+    return _compare_headers(other, first, told)
+
+
+def _compare_headers(other: Grid, first: Grid, told: Callable[..., Problem]) -> list[Problem]:
+    ours, theirs = other.geometry, first.geometry
+    header = f"copy the header's geometry from {first.file.name} if the voxels do belong together"
+    found = []
+    if not np.allclose(ours.spacing_mm, theirs.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
+        what = (
+            f"spacing {_numbers(ours.spacing_mm)} mm (z, y, x) differs from "
+            f"{_numbers(theirs.spacing_mm)} of {first.file.name} "
+            f"(by more than {SPACING_TOLERANCE:g} of itself)"
+        )
+        found.append(told("SK-G002", what, fix=header))
+    offset = np.subtract(ours.origin, theirs.origin)
+    axes = np.reshape(theirs.direction, (3, 3)) * theirs.spacing_mm[::-1]
+    voxels = float(np.linalg.norm(np.linalg.solve(axes, offset)))
+    if voxels > ORIGIN_TOLERANCE:
+        what = (
+            f"the origin lies {voxels:.3g} voxels from that of {first.file.name} "
+            f"(tolerance {ORIGIN_TOLERANCE:g})"
+        )
+        found.append(told("SK-G003", what, fix=header))
+    turn = float(np.abs(np.subtract(ours.direction, theirs.direction)).max())
+    if turn > DIRECTION_TOLERANCE:
+        what = (
+            f"the direction ({ours.orientation()}) differs by {turn:.3g} from that of "
+            f"{first.file.name} ({theirs.orientation()}; tolerance {DIRECTION_TOLERANCE:g})"
+        )
+        found.append(told("SK-G004", what, fix=header))
+    return found
+
+
+def check_forms(grid: Grid, case: Case) -> list[Problem]:
+    """Tell a NIfTI header whose sform and qform place the voxels differently.
+
+    Readers differ in which of the two they believe; the message says which one segkit uses, and
+    how far apart they put the corner where they differ most.
+    """
+    forms = nibabel_io.header_affines(grid.file)
+    if len(forms) < 2:
+        return []
+    sform, qform = forms["sform"], forms["qform"]
+    mm = _farthest(sform - qform, grid.shape)
+    # In the header's own unit, which need not be mm.
+    sizes = np.linalg.norm(sform[:3, :3], axis=0)
+    voxels = mm / float(sizes[sizes > 0].min(initial=np.inf))
+    if voxels <= FORM_TOLERANCE:
+        return []
+    ours = nibabel_io.affine_of(grid.geometry)
+    used = min(forms, key=lambda name: _farthest(forms[name] - ours, grid.shape))
+    what = (
+        f"sform and qform of the header place voxels up to {mm:.3g} mm ({voxels:.3g} voxels) "
+        f"apart (tolerance {FORM_TOLERANCE:g} voxels); the {used} is used"
+    )
+    fix = (
+        f"if the {used} is right, nothing needs to be done here, but other programs may read the "
+        "other one: write one affine as both (nibabel: set_sform and set_qform)"
+    )
+    return [problem("SK-G007", what, where=grid.file, fix=fix, case=case.id)]
+
+
+def _farthest(difference: np.ndarray, shape_zyx: Shape) -> float:
+    """Return how far a difference of affines moves the corner it moves most, in mm."""
+    ends = [(0, size - 1) for size in shape_zyx[::-1]]
+    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)]).T
+    return float(np.linalg.norm((difference @ corners)[:3], axis=0).max())
+
+
+def _stored(grid: Grid) -> int:
+    return grid.geometry.stored_ndim
+
+
+def _kind(grid: Grid) -> str:
+    if grid.geometry.stored_ndim == 2:
+        return "a plane (2D)"
+    return "a single slice stored in 3D" if grid.is_plane else "a volume (3D)"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.6g}" for value in values)

@@ -1,0 +1,160 @@
+"""The label files of a case taken apart: whatever the layout, arrays of one integer a voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from segkit.dataset.case_files import MULTILABEL
+from segkit.dataset.cases import Case
+from segkit.dataset.geometry_checks import Grid
+from segkit.dataset.image_io import read_labels, read_masks
+from segkit.dataset.label_files import LabelLayout, structure_files
+from segkit.dataset.labels import LabelSchema
+from segkit.dataset.problems import Problem, problem
+from segkit.errors import UserError
+from segkit.types import Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectations:
+    """What dataset.json promises about every case."""
+
+    channels: int
+    labels: LabelSchema | None
+    """None leaves label values unchecked."""
+    reader: str | None
+    overlapping: bool = False
+    """Whether a case may have several masks; said apart because ``labels`` may be unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One label file, or one mask of it."""
+
+    voxels: np.ndarray
+    """(Z, Y, X), never empty."""
+    grid: Grid
+    """Of the file."""
+    encoding: Literal["classes", "bits", "mask"]
+    structure: str | None = None
+    """Whose mask it is; None for a mask that no structure has."""
+
+    @cached_property
+    def values(self) -> tuple[np.ndarray, np.ndarray]:
+        """Values that occur, rising, and the voxels of each."""
+        return np.unique(self.voxels, return_counts=True)
+
+
+def layout_of(parts: list[Part], label: Path) -> LabelLayout | None:
+    """Tell how a case's labels are stored; None where nothing could be read."""
+    if not parts:
+        return None
+    if label.is_dir():
+        return "folder"
+    return "masks" if parts[0].encoding == "mask" else "integers"
+
+
+def read_parts(label: Path, expected: Expectations, case: Case) -> tuple[list[Part], list[Problem]]:
+    """Read a label file or folder, and return what keeps its parts from being read."""
+    if label.is_dir():
+        return _read_folder(label, expected, case)
+    try:
+        volume = (read_masks if expected.overlapping else read_labels)(label, expected.reader)
+    except UserError as error:
+        return [], [_refused(error, label, expected, case)]
+    grid = grid_of(volume, label)
+    if len(volume.array) > 1:
+        return _split(volume.array, grid, expected, case)
+    encoding: Literal["classes", "bits"] = "bits" if expected.overlapping else "classes"
+    return [Part(voxels=volume.array[0], grid=grid, encoding=encoding)], []
+
+
+def grid_of(volume: Volume, file: Path) -> Grid:
+    """Return the grid of what was read."""
+    return Grid(file=file, shape=volume.shape, geometry=volume.geometry)
+
+
+def unreadable(error: UserError, file: Path, case: Case) -> Problem:
+    """Turn a reader's refusal into a problem."""
+    fix = error.fix or "restore the file from its source"
+    return problem("SK-F010", error.what, where=error.where or file, fix=fix, case=case.id)
+
+
+def _refused(error: UserError, file: Path, expected: Expectations, case: Case) -> Problem:
+    """Tell a label file with several volumes from one that cannot be read."""
+    try:
+        count = 1 if expected.overlapping else len(read_masks(file, expected.reader).array)
+    except UserError:
+        count = 1
+    if count == 1:
+        return unreadable(error, file, case)
+    what = f"the label file holds {count} volumes (4D, or colours); labels are one integer a voxel"
+    fix = f"store one integer a voxel; are they masks of structures, then write {MULTILABEL}"
+    return problem("SK-G006", what, where=file, fix=fix, case=case.id)
+
+
+def _split(
+    masks: np.ndarray, grid: Grid, expected: Expectations, case: Case
+) -> tuple[list[Part], list[Problem]]:
+    """Take apart a file with a mask a structure."""
+    schema = expected.labels
+    if schema is None:
+        return [Part(voxels=mask, grid=grid, encoding="mask") for mask in masks], []
+    if len(masks) != schema.structures_on_disk:
+        what = f"the file holds {len(masks)} masks; labels declares {schema.structures_on_disk}"
+        fix = "store one mask a structure along the last axis, in the order of their numbers"
+        return [], [problem("SK-F012", what, where=grid.file, fix=fix, case=case.id)]
+    owners = {
+        bit: structure.name
+        for bit, structure in zip(schema.structure_bits, schema.classes, strict=True)
+    }
+    return [
+        Part(voxels=mask, grid=grid, encoding="mask", structure=owners.get(place))
+        for place, mask in enumerate(masks)
+    ], []
+
+
+def _read_folder(
+    folder: Path, expected: Expectations, case: Case
+) -> tuple[list[Part], list[Problem]]:
+    """Read a folder with a file a structure."""
+    files, schema = structure_files(folder), expected.labels
+    declared = [structure.name for structure in schema.classes] if schema else sorted(files)
+    parts, problems = [], _check_folder(folder, files.keys(), declared, case)
+    for name in (name for name in declared if name in files):
+        try:
+            volume = read_labels(files[name], expected.reader)
+        except UserError as error:
+            problems.append(_refused(error, files[name], expected, case))
+            continue
+        grid = grid_of(volume, files[name])
+        part = Part(voxels=volume.array[0], grid=grid, encoding="mask", structure=name)
+        parts.append(part)
+    return parts, problems
+
+
+def _check_folder(
+    folder: Path, names: Collection[str], declared: list[str], case: Case
+) -> list[Problem]:
+    told = partial(problem, where=folder, case=case.id)
+    surplus = sorted(set(names) - set(declared))
+    problems = []
+    for name in declared:
+        if name not in names and name not in case.unannotated:
+            fix = 'add a mask, empty if the structure is not there, or name it under "unannotated"'
+            if close := get_close_matches(name, surplus, n=1):
+                fix = f"rename {close[0]} to {name}"
+            problems.append(told("SK-F022", f"there is no file for {name!r}", fix=fix))
+    if surplus:
+        listed = ", ".join(surplus[:5]) + (", ..." if len(surplus) > 5 else "")
+        what = f"{len(surplus)} files are named after no structure: {listed}"
+        fix = f"declare the structures under labels, or leave them; declared: {', '.join(declared)}"
+        problems.append(told("SK-F023", what, fix=fix))
+    return problems

@@ -1,0 +1,150 @@
+"""What only all cases of a data set together show."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from segkit.dataset.case_checks import Findings
+from segkit.dataset.labels import LabelSchema
+from segkit.dataset.nonzero import BLACK_TOLERANCE
+from segkit.dataset.problems import Problem, problem
+
+K = TypeVar("K")
+
+_LISTED = 5
+
+
+def check_together(
+    findings: Sequence[Findings], schema: LabelSchema | None, file: Path
+) -> list[Problem]:
+    """Return the problems of a data set that no case shows by itself.
+
+    Args:
+        findings: Of at least one case.
+        schema: None where labels is not understood.
+        file: dataset.json, for the messages.
+    """
+    images = findings[0].case.images[0].parent
+    return [
+        *_check_occurring(findings, schema, file),
+        *_check_orientations(findings, images),
+        *_check_axes(findings, images),
+        *_check_layouts(findings, file),
+        *_check_duplicates(findings),
+        *_check_black(findings, images),
+    ]
+
+
+def _check_occurring(
+    findings: Sequence[Findings], schema: LabelSchema | None, file: Path
+) -> list[Problem]:
+    if schema is None:
+        fix = "mend the errors of dataset.json, then validate again"
+        what = "label values were not checked, because labels is not understood"
+        return [problem("SK-V007", what, where=file, fix=fix)]
+    if all(finding.layout is None for finding in findings):
+        return []  # no labels could be read, which is told already
+    present = frozenset().union(*(finding.present for finding in findings))
+    fix = "delete it from labels, or add cases that have it"
+    return [
+        problem("SK-V006", f"{c.name} ({c.value}) occurs in no label file", where=file, fix=fix)
+        for c in schema.classes
+        if c.name not in present
+    ]
+
+
+def _check_orientations(findings: Sequence[Findings], where: Path) -> list[Problem]:
+    groups = _groups(findings, lambda finding: finding.orientation)
+    if len(groups) < 2:
+        return []
+    listing = ", ".join(f"{code} {len(cases)}" for code, cases in groups)
+    what = f"cases are stored in {len(groups)} orientations ({listing})"
+    fix = "nothing needs to be done: cases are brought to the commonest one, results back"
+    return [problem("SK-G005", what, where=where, fix=fix)]
+
+
+def _check_axes(findings: Sequence[Findings], where: Path) -> list[Problem]:
+    groups = _groups(findings, lambda finding: finding.axes)
+    if len(groups) < 2:
+        return []
+    (usual, many), (other, few) = groups
+    what = f"{len(many)} cases are {usual}D and {len(few)} are {other}D: {_listing(few)}"
+    fix = (
+        "make two data sets, or store all alike; TIFF stacks need "
+        '"overwrite_image_reader_writer": "Tiff3DIO" if some have one page only'
+    )
+    return [problem("SK-G006", what, where=where, fix=fix)]
+
+
+def _check_layouts(findings: Sequence[Findings], where: Path) -> list[Problem]:
+    kinds = {
+        "integers": "one integer a voxel",
+        "masks": "masks in one file",
+        "folder": "a folder of masks",
+    }
+    groups = _groups(findings, lambda finding: finding.layout)
+    if len(groups) < 2:
+        return []
+    listing = "; ".join(f"{kinds[layout]}: {_listing(cases)}" for layout, cases in groups)
+    what = f"labels are stored in {len(groups)} ways: {listing}"
+    first = next(finding.case.id for finding in findings if finding.layout is not None)
+    fix = f"predictions are written like the labels of {first}, the first case; store all alike"
+    return [problem("SK-F024", what, where=where, fix=fix)]
+
+
+def _check_duplicates(findings: Sequence[Findings]) -> list[Problem]:
+    """Tell cases that share an image, each set of cases once; constant images are left out."""
+    owners: defaultdict[str, list[Findings]] = defaultdict(list)
+    for finding in findings:
+        for digest in dict.fromkeys(finding.image_hashes):
+            owners[digest].append(finding)
+    shared = {tuple(f.case.id for f in group): group for group in owners.values() if len(group) > 1}
+    fix = "remove all but one, or give splits_final.json that keeps them on the same side"
+    return [
+        problem(
+            "SK-V010",
+            f"the cases {_listing(group)} have the same image voxel by voxel; in cross-validation "
+            "one may be trained on and another validated on, which makes scores too good",
+            where=group[0].case.images[0],
+            fix=fix,
+            case=group[0].case.id,
+        )
+        for group in shared.values()
+    ]
+
+
+def _check_black(findings: Sequence[Findings], where: Path) -> list[Problem]:
+    labelled = sum(finding.labelled_voxels for finding in findings)
+    in_zero = sum(finding.labelled_in_zero for finding in findings)
+    if not labelled or in_zero / labelled <= BLACK_TOLERANCE:
+        return []
+    cases = [finding for finding in findings if finding.labelled_in_zero]
+    worst = max(cases, key=lambda finding: finding.labelled_in_zero)
+    what = (
+        f"{in_zero / labelled:.3%} of the labelled voxels ({in_zero} of {labelled}, in "
+        f"{len(cases)} cases, most in {worst.case.id}: {worst.labelled_in_zero}) lie where every "
+        f"channel is zero (limit {BLACK_TOLERANCE:.2%}): black is not always empty here, so "
+        "prediction is not forced to background there"
+    )
+    fix = "fine if that tissue is black; else see whether image and labels belong together"
+    return [problem("SK-V009", what, where=where, fix=fix)]
+
+
+def _groups(
+    findings: Sequence[Findings], key: Callable[[Findings], K | None]
+) -> list[tuple[K, list[Findings]]]:
+    """Sort cases by what they have in common, the commonest first; None is left out."""
+    groups: defaultdict[K, list[Findings]] = defaultdict(list)
+    for finding in findings:
+        if (value := key(finding)) is not None:
+            groups[value].append(finding)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
+
+
+def _listing(findings: Sequence[Findings]) -> str:
+    names = [finding.case.id for finding in findings]
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

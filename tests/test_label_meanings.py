@@ -1,0 +1,281 @@
+"""What a voxel means survives every stage: invalid, ignored and class stay apart; order is free."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from scipy import ndimage
+
+from segkit.config import AugmentConfig
+from segkit.dataset.cases import training_cases
+from segkit.dataset.description import load_description
+from segkit.dataset.image_io import read_image, read_labels, write_labels
+from segkit.dataset.label_files import read_annotation, read_label_map, write_label_map
+from segkit.inference.export import logits_to_segmentation
+from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
+from segkit.preprocessing.locations import find_locations
+from segkit.preprocessing.pipeline import preprocess_case
+from segkit.training.augment import Augmenter, sampled_patch_size, spatial_settings
+from segkit.training.patches import cut
+from segkit.types import Geometry, Volume
+
+BRATS = "Dataset110_BraTS2015"
+
+
+def make_plan(spacing_mm, channels):
+    statistics = IntensityStatistics(
+        mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
+    )
+    network = NetworkPlan(
+        features_per_stage=(2,),
+        strides=((1, 1, 1),),
+        kernel_sizes=((3, 3, 3),),
+        convs_per_stage=(1,),
+        convs_per_decoder_stage=(),
+    )
+    configuration = ConfigurationPlan(
+        spacing_mm=tuple(spacing_mm),
+        patch_size=(4, 4, 4),
+        batch_size=2,
+        median_shape=(4.0, 4.0, 4.0),
+        normalization=("zscore",) * channels,
+        normalize_inside_mask=(True,) * channels,
+        batch_dice=False,
+        network=network,
+    )
+    return Plan(
+        planner="default",
+        dataset="Dataset001_Toy",
+        channel_names=tuple(map(str, range(channels))),
+        transpose_forward=(0, 1, 2),
+        orientation=None,
+        intensities=(statistics,) * channels,
+        configurations={"it": configuration},
+    )
+
+
+def preprocessed(case, description):
+    volume = read_image(case.images, description.reader)
+    labels = read_annotation(case, description.labels, description.reader).array
+    plan = make_plan(volume.geometry.spacing_mm, len(volume.array))
+    ignore = description.labels.ignore_index
+    return preprocess_case(volume, labels, plan, "it", ignore_index=ignore)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_brats_is_invalid_exactly_where_it_is_empty_and_unlabelled(shared_data, number):
+    description = load_description(shared_data(BRATS))
+    case = training_cases(description)[number]
+    made = preprocessed(case, description)
+
+    read = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in case.images]
+    images = np.stack(read).astype(np.float64)
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(case.label)))
+    filled = ndimage.binary_fill_holes((images != 0).any(axis=0))
+    invalid = ~filled & (labels == 0)
+    box = tuple(slice(start, stop) for start, stop in made.record.bbox)
+    assert made.seg is not None
+    np.testing.assert_array_equal(made.seg[0] == -1, invalid[box])
+    outside = invalid.copy()
+    outside[box] = True
+    assert outside.all(), "the crop takes away nothing but invalid voxels"
+    assert 0.2 < invalid.mean() < 0.95
+    np.testing.assert_array_equal(made.seg[0][~invalid[box]], labels[box][~invalid[box]])
+
+    for image, channel in zip(images, made.image, strict=True):
+        valid = image[~invalid]
+        expected = (image[box] - valid.mean()) / valid.std()
+        kept = ~invalid[box]
+        np.testing.assert_allclose(channel[kept], expected[kept], rtol=2e-4, atol=2e-4)
+        assert (channel[~kept] == 0).all()
+
+
+def brats_with_ignored_slabs(folder):
+    """Labels of a case, cropped, with every fourth pair of rows ignored; (1, Z, Y, X) and K."""
+    description = load_description(folder)
+    seg = preprocessed(training_cases(description)[0], description).seg
+    assert seg is not None
+    x = np.nonzero(seg[0] > 0)[2]
+    seg = np.array(seg[:, :, :, max(x.min() - 30, 0) : x.max() + 30])
+    rows = np.arange(seg.shape[2]) % 8 < 2
+    seg[:, :, rows] = np.where(seg[:, :, rows] == -1, -1, description.labels.ignore_index)
+    return seg, description.labels.ignore_index
+
+
+def coordinates(shape):
+    """(4, *shape) float32: the position of every voxel along each axis, and 1."""
+    axes = np.meshgrid(*map(np.arange, shape), indexing="ij")
+    return np.stack([*axes, np.ones(shape)]).astype(np.float32)
+
+
+def shares(seg, position, labels):
+    """Linear share of each label at positions (3, N) of a label map: (labels, N)."""
+    lower = np.floor(position).astype(int)
+    result = np.zeros((len(labels), position.shape[1]))
+    for corner in itertools.product((0, 1), repeat=3):
+        index = lower + np.array(corner)[:, None]
+        weight = np.prod(1 - np.abs(position - index), axis=0)
+        index = np.minimum(index, np.array(seg.shape)[:, None] - 1)
+        found = seg[tuple(index)]
+        result += np.where(found == np.array(labels)[:, None], weight, 0)
+    return result
+
+
+@pytest.mark.parametrize("patch", [(14, 16, 12), (5, 20, 18)])
+def test_augmentation_of_brats_never_turns_one_meaning_into_another(shared_data, patch):
+    """100 patches a shape, whose image channels say which voxel of the case each came from.
+
+    A channel of ones tells how much of a voxel came from inside. The label of every output voxel
+    must be the one with the largest linear share at its position in the whole label map; what came
+    from outside counts as invalid. So nothing that is invalid or ignored is ever read as a class
+    (or the reverse) but by the vote of its neighbours, and nothing is averaged or rounded.
+    """
+    seg, ignore = brats_with_ignored_slabs(shared_data(BRATS))
+    labels = list(range(-1, ignore + 1))
+    config = AugmentConfig(
+        p_rotation=1.0,
+        p_scaling=1.0,
+        p_noise=0.0,
+        p_blur=0.0,
+        p_brightness=0.0,
+        p_contrast=0.0,
+        p_low_resolution=0.0,
+        p_gamma_inverted=0.0,
+        p_gamma=0.0,
+    )
+    settings = spatial_settings(patch, config)
+    augmenter = Augmenter(config, settings, (False,) * 4)
+    size = sampled_patch_size(settings, config)
+    image = coordinates(seg.shape[1:])
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    boundary = np.argwhere(ndimage.generic_gradient_magnitude(seg[0], ndimage.sobel) != 0)
+    seen = np.zeros(len(labels), int)
+    for _ in range(10):
+        corners = boundary[rng.integers(len(boundary), size=10)] - np.array(size) // 2
+        # Some patches overhang the case.
+        corners[:3] = [[-4, -5, -6], np.array(seg.shape[1:]) - 8, [2, -9, 30]]
+        batch = torch.from_numpy(np.stack([cut(image, lower, size, 0) for lower in corners]))
+        batch_seg = torch.from_numpy(np.stack([cut(seg, lower, size, -1) for lower in corners]))
+        positions, result = augmenter(batch, batch_seg, generator)
+        found = result.numpy().ravel()
+        *weighted, inside = positions.movedim(1, 0).flatten(1).double().numpy()
+        assert (found[inside < 1e-3] == -1).all()
+        found, weighted, inside = (
+            part[..., inside >= 1e-3] for part in (found, np.stack(weighted), inside)
+        )
+        share = shares(seg[0], np.clip(weighted / inside, 0, None), labels) * inside
+        share[0] += np.where(found == -1, 1 - inside, 0)
+        own = share[found + 1, np.arange(len(found))]
+        assert (own >= share.max(axis=0) - 2e-3).all()
+        seen += np.bincount(found + 1, minlength=len(labels))
+    assert (seen[[0, 1, ignore + 1]] > 5000).all(), seen
+    assert (seen[2:-1] > 20).sum() >= 3, seen
+
+
+def random_volume():
+    """Noise with an empty border, and an empty corner inside the crop."""
+    image = np.zeros((1, 8, 9, 7), np.float32)
+    image[:, 1:7, 1:8, 1:6] = np.random.default_rng(0).uniform(1, 2, (1, 6, 7, 5))
+    image[:, :4, :4, :4] = 0
+    return Volume(array=image, geometry=Geometry(spacing_mm=(2.0, 1.0, 1.0)))
+
+
+def describe(folder, labels, **extra):
+    folder.mkdir()
+    content = {
+        "channel_names": {"0": "MR"},
+        "labels": {"background": 0, **labels},
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+        **extra,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return load_description(folder).labels
+
+
+def stages(folder, schema, raw):
+    """Bring raw labels to the preprocessed grid, and random logits to a file of raw labels.
+
+    Every target (and the background) has the same logits whatever its place among the others.
+    """
+    volume, path = random_volume(), folder / "labels.nii.gz"
+    write_labels(path, raw, volume.geometry)
+    labels = read_label_map(path, schema).array
+    plan = make_plan((1.0, 0.8, 1.5), 1)
+    case = preprocess_case(volume, labels, plan, "it", ignore_index=schema.ignore_index)
+    names = schema.target_names if schema.sigmoid else ("background", *schema.target_names)
+    shape = case.seg.shape[1:]
+    logits = np.stack([np.random.default_rng(list(n.encode())).normal(size=shape) for n in names])
+    indices = logits_to_segmentation(
+        logits.astype(np.float32), case.record, schema, case.invalid_zyx
+    )
+    decided = Volume(array=indices, geometry=volume.geometry)
+    write_label_map(path, decided, schema, "integers", ".nii.gz")
+    return case, read_labels(path).array[0], find_locations(case.seg, schema)
+
+
+def drawn(count):
+    """Random class numbers 0..count (count: ignore), 0 where the image is empty."""
+    numbers = np.random.default_rng(1).integers(0, count, (8, 9, 7))
+    numbers[random_volume().array[0] == 0] = 0
+    numbers[3:5, 2] = count
+    return numbers
+
+
+@pytest.mark.parametrize("values", [(1, 2, 3), (200, 7, 31)])
+@pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "a", "b"), ("b", "a", "c")])
+def test_neither_order_nor_values_of_classes_matter(tmp_path, order, values):
+    names, numbers = ("a", "b", "c"), drawn(4)
+    value = dict(zip(names, values, strict=True))
+    plain = describe(tmp_path / "plain", {"a": 1, "b": 2, "c": 3, "ignore": 4})
+    other = describe(tmp_path / "other", {name: value[name] for name in order} | {"ignore": 99})
+    case, written, places = stages(tmp_path, plain, numbers)
+    moved, rewritten, places_moved = stages(tmp_path, other, np.array([0, *values, 99])[numbers])
+
+    index = np.array([0, *(1 + order.index(name) for name in names), 4, -1])
+    assert set(np.unique(case.seg)) == {-1, 0, 1, 2, 3, 4}
+    np.testing.assert_array_equal(moved.seg, index[case.seg])
+    np.testing.assert_array_equal(moved.image, case.image)
+    np.testing.assert_array_equal(rewritten, np.array([0, *values])[written])
+    for k in (1, 2, 3):
+        np.testing.assert_array_equal(places_moved[index[k]], places[k])
+    np.testing.assert_array_equal(places_moved["annotated"], places["annotated"])
+
+
+@pytest.mark.parametrize("value", [(1, 2, 3), (200, 7, 31)])
+def test_neither_order_nor_values_of_region_members_matter(tmp_path, value):
+    a, b, c = value
+    numbers = drawn(4)
+    regions = {"whole": [1, 2, 3], "core": [2, 3], "inner": [3]}
+    plain = describe(tmp_path / "plain", regions | {"ignore": 4}, regions_class_order=[1, 2, 3])
+    regions = {"whole": [c, a, b], "core": [c, b], "inner": [c]}
+    other = describe(tmp_path / "other", regions | {"ignore": 99}, regions_class_order=[a, b, c])
+    case, written, places = stages(tmp_path, plain, numbers)
+    moved, rewritten, places_moved = stages(tmp_path, other, np.array([0, a, b, c, 99])[numbers])
+    np.testing.assert_array_equal(moved.seg, np.array([0, 2, 3, 1, 4, -1])[case.seg])
+    np.testing.assert_array_equal(rewritten, np.array([0, a, b, c])[written])
+    for region in range(3):
+        np.testing.assert_array_equal(places_moved[region], places[region])
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations("abc")))
+def test_neither_order_nor_bits_of_structures_matter(tmp_path, order):
+    bits, moved_bits = {"a": 1, "b": 2, "c": 4}, {"a": 16, "b": 1, "c": 4}
+    numbers = drawn(8) % 8
+    plain = describe(tmp_path / "plain", bits, label_encoding="multilabel")
+    other = describe(
+        tmp_path / "other", {n: moved_bits[n] for n in order}, label_encoding="multilabel"
+    )
+
+    def rebit(values):
+        return sum(np.where(values & bits[n], moved_bits[n], 0) for n in "abc")
+
+    case, written, places = stages(tmp_path, plain, numbers)
+    moved, rewritten, places_moved = stages(tmp_path, other, rebit(numbers))
+    place = ["abc".index(name) for name in order]
+    np.testing.assert_array_equal(moved.seg, case.seg[place])
+    np.testing.assert_array_equal(rewritten, rebit(written))
+    assert places.keys() == places_moved.keys()

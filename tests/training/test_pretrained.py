@@ -1,0 +1,236 @@
+"""Beginning with other weights: by name and shape, output channels by what they predict."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from segkit.config import LossConfig, Recipe
+from segkit.dataset.labels import LabelClass, LabelSchema, Region
+from segkit.dataset.splits import Split
+from segkit.errors import UserError
+from segkit.networks.build import build_network
+from segkit.networks.unet import HEADS
+from segkit.planning.plan import ConfigurationPlan, NetworkPlan, Plan
+from segkit.training.pretrained import (
+    Origin,
+    Pretrained,
+    initialize_from,
+    matching_outputs,
+    transfer,
+)
+from segkit.training.setup import TrainingTask
+
+NETWORK = NetworkPlan(
+    features_per_stage=(2, 3, 4),
+    strides=((1, 1), (2, 2), (2, 2)),
+    kernel_sizes=((3, 3),) * 3,
+    convs_per_stage=(1, 1, 1),
+    convs_per_decoder_stage=(1, 1),
+)
+
+
+def labels(*names, ignore=(), **options):
+    classes = tuple(LabelClass(name=name, value=i + 1) for i, name in enumerate(names))
+    return LabelSchema(classes=classes, ignore_values=ignore, **options)
+
+
+def regions(**members):
+    names = [LabelClass(name=f"label_{value}", value=value) for value in (1, 2)]
+    made = tuple(Region(name=n, members=m, paint=m[-1]) for n, m in members.items())
+    return LabelSchema(classes=tuple(names), regions=made)
+
+
+def network(schema, channels=1, plan=NETWORK, seed=0):
+    torch.manual_seed(seed)
+    outputs = schema.num_outputs
+    return build_network(plan, in_channels=channels, out_channels=outputs, deep_supervision=True)
+
+
+def task(schema, channels=("MR",), invalid_voxels="masked"):
+    configuration = ConfigurationPlan(
+        spacing_mm=(1.0, 1.0),
+        patch_size=(8, 8),
+        batch_size=2,
+        median_shape=(8.0, 8.0),
+        normalization=("zscore",),
+        normalize_inside_mask=(False,),
+        batch_dice=True,
+        network=NETWORK,
+    )
+    plan = Plan(
+        planner="default",
+        dataset="Dataset001_Toy",
+        channel_names=channels,
+        transpose_forward=(0, 1, 2),
+        orientation=None,
+        intensities=(),
+        configurations={"2d": configuration},
+    )
+    return TrainingTask(
+        plan=plan,
+        configuration="2d",
+        schema=schema,
+        split=Split(train=("x",), val=("y",)),
+        fold=0,
+        recipe=Recipe(loss=LossConfig(invalid_voxels=invalid_voxels)),
+    )
+
+
+def pretrained(schema, channels=("MR",), invalid_voxels="masked", **network_options):
+    weights = network(schema, len(channels), seed=1, **network_options).state_dict()
+    return Pretrained(
+        origin=Origin(path="model/fold_0/final.pt", content_hash="0"),
+        weights=weights,
+        schema=schema,
+        planner="default",
+        configuration="2d",
+        channel_names=channels,
+        invalid_voxels=invalid_voxels,
+    )
+
+
+def begin(source, schema, **options):
+    """Return the new network's state dict and what was said."""
+    made = network(schema, channels=len(options.get("channels", ("MR",))), seed=0)
+    lines = initialize_from(made, source, task(schema, **options))
+    return made.state_dict(), "\n".join(lines)
+
+
+def test_the_same_targets_take_everything():
+    schema = labels("a", "b")
+    source = pretrained(schema)
+    state, text = begin(source, schema)
+    for name, tensor in source.weights.items():
+        assert torch.equal(state[name], tensor), name
+    assert "taken over by name: background, a, b" in text
+    assert "fresh" not in text
+    assert len(text.splitlines()) == 2
+
+
+@pytest.mark.parametrize(("old", "new"), [((3,), ()), ((), (3,))])
+def test_an_ignore_label_changes_no_weight_and_is_explained(old, new):
+    source = pretrained(labels("a", "b", ignore=old))
+    state, text = begin(source, labels("a", "b", ignore=new))
+    assert all(torch.equal(state[name], tensor) for name, tensor in source.weights.items())
+    before = "an ignore label (value 3)" if old else "none"
+    assert f"the pretrained model had {before}, this data set has" in text
+    assert "ignored voxels never have an output channel" in text
+
+
+def heads(weights):
+    return {name: tensor for name, tensor in weights.items() if name.startswith(HEADS)}
+
+
+def test_permuted_targets_are_permuted_at_every_scale():
+    source = pretrained(labels("a", "b"))
+    state, text = begin(source, labels("b", "a"))
+    found = heads(state)
+    assert len(found) == 4  # weight and bias at two scales
+    for name, tensor in found.items():
+        assert torch.equal(tensor, source.weights[name][[0, 2, 1]])
+    assert "fresh" not in text
+
+
+def test_the_output_does_not_depend_on_the_order_of_declaration():
+    source = pretrained(labels("a", "b"))
+    image = torch.randn(1, 1, 8, 8)
+    old, new = network(labels("a", "b")), network(labels("b", "a"))
+    old.load_state_dict(source.weights)
+    initialize_from(new, source, task(labels("b", "a")))
+    with torch.no_grad():
+        assert torch.allclose(old.eval()(image)[:, [0, 2, 1]], new.eval()(image))
+
+
+def test_a_new_class_starts_fresh_and_an_old_one_is_dropped():
+    source = pretrained(labels("a", "b"))
+    schema = labels("b", "c")
+    fresh = network(schema, seed=0).state_dict()
+    state, text = begin(source, schema)
+    for name, tensor in heads(state).items():
+        assert torch.equal(tensor[[0, 1]], source.weights[name][[0, 2]])
+        assert torch.equal(tensor[2], fresh[name][2])
+    assert "starting fresh: c; without a place here: a" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (labels("a", "b"), labels("b", "a"), {0: 0, 1: 2, 2: 1}),
+        (labels("a"), labels("a", "b"), {0: 0, 1: 1}),
+        (labels("a"), labels("b"), {}),
+        (regions(whole=(1, 2), core=(2,)), regions(core=(2,)), {0: 1}),
+        (labels("a", "b"), labels("a", "b", overlapping=True), {}),
+        (regions(whole=(1, 2), core=(2,)), labels("core", "x", overlapping=True), {0: 1}),
+        (labels("a", "b", overlapping=True).without(("a",)), labels("b", overlapping=True), {0: 0}),
+    ],
+)
+def test_outputs_match_by_name_and_kind(old, new, expected):
+    assert matching_outputs(old, new) == expected
+
+
+def test_softmax_and_sigmoid_outputs_are_not_mixed():
+    source = pretrained(labels("a", "b"))
+    schema = labels("a", "b", overlapping=True)
+    fresh = heads(network(schema, seed=0).state_dict())
+    state, text = begin(source, schema)
+    assert all(torch.equal(state[name], tensor) for name, tensor in fresh.items())
+    assert "the pretrained model has a softmax, this one sigmoid outputs" in text
+
+
+def test_other_input_channels_leave_the_first_layer_fresh():
+    source = pretrained(labels("a"), channels=("T1", "T2"))
+    state, text = begin(source, labels("a"), channels=("T1",))
+    different = [n for n, t in source.weights.items() if t.shape != state[n].shape]
+    assert len(different) == 1
+    assert f"start fresh: {different[0]}" in text
+    assert "saw T1, T2, this data set has T1; the first layer starts fresh" in text
+
+
+def test_other_channel_names_and_invalid_voxels_are_told():
+    source = pretrained(labels("a"), invalid_voxels="background")
+    _, text = begin(source, labels("a"), channels=("CT",))
+    assert "saw MR, this data set has CT; go by their place" in text
+    assert "loss.invalid_voxels was 'background', and now is 'masked'" in text
+    unknown = replace(source, invalid_voxels=None)
+    assert "invalid_voxels" not in begin(unknown, labels("a"))[1]
+
+
+def test_a_network_that_shares_no_convolution_is_refused():
+    volumes = replace(
+        NETWORK, strides=((1,) * 3, (2,) * 3, (2,) * 3), kernel_sizes=((3, 3, 3),) * 3
+    )
+    source = pretrained(labels("a"), plan=volumes)
+    with pytest.raises(UserError, match="shares no convolution") as caught:
+        begin(source, labels("a"))
+    assert "plans/default.json" in caught.value.fix
+    with pytest.raises(UserError) as caught:
+        begin(replace(source, configuration="3d_fullres"), labels("a"))
+    assert caught.value.fix.startswith("train 3d_fullres")
+
+
+def test_a_poor_fit_says_how_to_mend_it():
+    residual = replace(NETWORK, kind="residual_encoder")
+    _, text = begin(pretrained(labels("a"), plan=residual), labels("a"))
+    assert "much starts fresh; to take over more, train with its plan" in text
+
+
+def test_a_deeper_network_takes_what_fits_and_names_the_rest():
+    deeper = replace(
+        NETWORK,
+        features_per_stage=(2, 3, 4, 4),
+        strides=(*NETWORK.strides, (2, 2)),
+        kernel_sizes=((3, 3),) * 4,
+        convs_per_stage=(1,) * 4,
+        convs_per_decoder_stage=(1,) * 3,
+    )
+    source = pretrained(labels("a"), plan=deeper)
+    made = network(labels("a"))
+    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    done = transfer(made, source.weights, {0: 0, 1: 1})
+    after = made.state_dict()
+    assert set(done.loaded) | set(done.fresh) | set(heads(after)) == set(after)
+    assert all(torch.equal(after[name], source.weights[name]) for name in done.loaded)
+    assert all(torch.equal(after[name], before[name]) for name in done.fresh)
+    assert done.fresh
+    assert any(name.startswith("encoder.stages.3") for name in done.unused)
