@@ -116,6 +116,7 @@ def test_doctor():
     done = segkit("doctor", "--device", "cpu")
     assert done.returncode == 0
     assert "torch" in done.stdout
+    assert "dataset.schema.json" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,11 @@ class Case:
 
     @property
     def label_files(self) -> tuple[Path, ...]:
-        """The label file, or the files of the label folder, and the mask."""
+        """The label file, or the files of the label folder that are not hidden, and the mask."""
         found = [] if self.label is None else [self.label]
         if self.label is not None and self.label.is_dir():
-            found = sorted(path for path in self.label.iterdir() if path.is_file())
+            files = (path for path in self.label.iterdir() if path.is_file())
+            found = sorted(path for path in files if not path.name.startswith("."))
         return (*found, *([] if self.mask is None else [self.mask]))
 
 

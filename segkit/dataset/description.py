@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segkit.dataset.json_checks import check_content
+from segkit.dataset.checks.content import check_content
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.problems import Problem, problem, raise_errors
 from segkit.errors import UserError
@@ -15,6 +15,7 @@ from segkit.files import content_hash, read_text
 from segkit.json_text import is_int, parse_json
 
 __all__ = [
+    "SCHEMA_FILE",
     "DatasetDescription",
     "check_content",
     "describe",
@@ -22,6 +23,9 @@ __all__ = [
     "locate",
     "read_content",
 ]
+
+SCHEMA_FILE = Path(__file__).with_name("dataset.schema.json")
+"""JSON Schema of dataset.json, for editors; what it cannot say, ``check_content`` does."""
 
 
 @dataclass(frozen=True, kw_only=True)

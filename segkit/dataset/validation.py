@@ -9,8 +9,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from segkit.dataset.case_checks import check_case
 from segkit.dataset.cases import find_cases, largest_case
+from segkit.dataset.checks.case import check_case
+from segkit.dataset.checks.content import mend
+from segkit.dataset.checks.label_parts import Expectations
+from segkit.dataset.checks.together import check_together
 from segkit.dataset.description import (
     DatasetDescription,
     check_content,
@@ -19,10 +22,7 @@ from segkit.dataset.description import (
     locate,
     read_content,
 )
-from segkit.dataset.json_checks import mend
-from segkit.dataset.label_parts import Expectations
 from segkit.dataset.problems import CODES, LABEL_CODES, Problem
-from segkit.dataset.together_checks import check_together
 from segkit.parallel import choose_jobs, map_cases
 
 __all__ = ["Problem", "Report", "validate_dataset"]

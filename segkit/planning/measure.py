@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.geometry_checks import Grid, compare_grids
+from segkit.dataset.checks.geometry import Grid, compare_grids
 from segkit.dataset.image_io import read_image
 from segkit.dataset.label_files import read_annotation
 from segkit.dataset.labels import LabelSchema

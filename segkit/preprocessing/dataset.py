@@ -52,7 +52,6 @@ def preprocess_dataset(
     Raises:
         UserError: naming every case that failed, after all others are done.
     """
-    _check_names([case.id for case in cases])
     store = PreprocessedStore(folder)
     _remove_leftovers(store, [case.id for case in cases])
     settings = _settings_hash(description, plan, configuration)
@@ -142,18 +141,6 @@ def _is_fresh(store: PreprocessedStore, case: Case, settings: str) -> bool:
 def _stamps(case: Case) -> tuple[tuple[str, int, int], ...]:
     found = [(path.name, path.stat()) for path in (*case.images, *case.label_files)]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
-
-
-def _check_names(case_ids: Sequence[str]) -> None:
-    """Refuse ids whose files would overwrite another case's (``a_seg`` beside ``a``)."""
-    parts = {
-        f"{case_id}{suffix.removesuffix('.npy')}": case_id
-        for case_id in case_ids
-        for suffix in ("_seg.npy", "_locations.npy")
-    }
-    for case_id in parts.keys() & set(case_ids):
-        what = f"the case {case_id!r} would overwrite a file of the case {parts[case_id]!r}"
-        raise UserError(what, where=case_id, fix="rename one of the two cases")
 
 
 def _remove_leftovers(store: PreprocessedStore, case_ids: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import torch
 
 import segkit
 from segkit import options as opt
+from segkit.dataset.description import SCHEMA_FILE
 from segkit.precision import choose_precision
 from segkit.runtime import available_memory, cpu_count, resolve_device
 from segkit.workflows.common import Outcome
@@ -34,6 +35,7 @@ def doctor(options: opt.Doctor) -> Outcome:
         f"CPUs        {cpu_count()} usable",
         f"memory      {memory / 2**30:.1f} GiB free",
         f"disk        {disk / 2**30:.1f} GiB free for {options.workdir}",
+        f"editors     JSON Schema of dataset.json: {SCHEMA_FILE}",
         *_warnings(memory, disk),
     ]
     return Outcome(text="\n".join(lines))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segkit import options as opt
-from segkit.dataset.mending import Mending, mend_dataset
+from segkit.dataset.mending.dataset import Mending, mend_dataset
 from segkit.dataset.splits import load_or_make_splits
 from segkit.dataset.validation import Report, validate_dataset
 from segkit.files import content_hash

@@ -3,8 +3,8 @@ import pickle
 
 import pytest
 
+from segkit.dataset.checks.content import mend
 from segkit.dataset.description import check_content, load_description
-from segkit.dataset.json_checks import mend
 from segkit.dataset.problems import CODES
 from segkit.errors import UserError
 

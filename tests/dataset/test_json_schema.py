@@ -1,17 +1,16 @@
 """The JSON Schema for editors agrees with the checks."""
 
 import json
-from importlib import resources
 
 import jsonschema
 import pytest
 from json_examples import MULTILABEL, PLAIN, REGIONS, VALID
 
-from segkit.dataset.description import check_content
+from segkit.dataset.checks.content import CASE_KEYS, ENCODINGS, HARMLESS, OPTIONAL, REQUIRED
+from segkit.dataset.description import SCHEMA_FILE, check_content
 from segkit.dataset.image_io import KNOWN_ENDINGS, READERS
-from segkit.dataset.json_checks import CASE_KEYS, ENCODINGS, HARMLESS, OPTIONAL, REQUIRED
 
-SCHEMA = json.loads(resources.files("segkit.dataset").joinpath("dataset.schema.json").read_text())
+SCHEMA = json.loads(SCHEMA_FILE.read_text())
 CHECKER = jsonschema.Draft202012Validator(SCHEMA)
 KEYS = SCHEMA["properties"]
 

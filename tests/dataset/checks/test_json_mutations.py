@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_examples import VALID
 
+from segkit.dataset.checks.content import HARMLESS, OPTIONAL, REQUIRED, mend
 from segkit.dataset.description import check_content, load_description, read_content
-from segkit.dataset.json_checks import HARMLESS, OPTIONAL, REQUIRED, mend
 from segkit.dataset.problems import CODES
 from segkit.dataset.validation import validate_dataset
 from segkit.errors import UserError

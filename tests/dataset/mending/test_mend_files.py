@@ -7,9 +7,9 @@ import pytest
 import SimpleITK as sitk
 
 from segkit.dataset.cases import Case
-from segkit.dataset.file_mending import SAME_VOXEL, FileJob, farthest_centres, mend_file
 from segkit.dataset.image_io import read_image, read_labels, read_masks, write_labels
 from segkit.dataset.labels import LabelClass, LabelSchema
+from segkit.dataset.mending.files import SAME_VOXEL, FileJob, farthest_centres, mend_file
 from segkit.dataset.problems import problem
 from segkit.types import Geometry, Volume
 

@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from segkit.dataset.json_checks import OPTIONAL, REQUIRED, check_content, mend
+from segkit.dataset.checks.content import OPTIONAL, REQUIRED, check_content, mend
 from segkit.dataset.problems import Problem
 from segkit.json_text import is_int
 

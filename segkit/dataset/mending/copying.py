@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from segkit.dataset.json_checks import CASE_KEYS
+from segkit.dataset.checks.content import CASE_KEYS
 from segkit.errors import UserError
 from segkit.runtime import log, progress
 

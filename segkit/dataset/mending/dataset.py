@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from segkit.dataset.cases import Case, find_cases, largest_case
-from segkit.dataset.copying import check_place, copy_rest, place_files, place_of
 from segkit.dataset.description import DatasetDescription, locate, read_content
-from segkit.dataset.file_mending import MENDABLE_CODES, FileJob, FileMends, mend_file
-from segkit.dataset.json_mending import (
+from segkit.dataset.mending.content import (
     Mend,
     changes,
     equal_duplicates,
     json_mend,
     mend_content,
 )
+from segkit.dataset.mending.copying import check_place, copy_rest, place_files, place_of
+from segkit.dataset.mending.files import MENDABLE_CODES, FileJob, FileMends, mend_file
 from segkit.dataset.problems import CODES
 from segkit.dataset.validation import Report, best_guess, validate_dataset
 from segkit.files import atomic_folder, write_json

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from segkit.dataset.case_checks import Findings
+from segkit.dataset.checks.case import Findings
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.nonzero import BLACK_TOLERANCE
 from segkit.dataset.problems import Problem, problem

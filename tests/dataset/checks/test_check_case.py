@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from tiny_dataset import SHAPE, labels_of, noise, put_image, put_label_folder, put_labels, put_mask
 
-from segkit.dataset.case_checks import check_case
 from segkit.dataset.cases import Case
-from segkit.dataset.label_contents import check_labels
+from segkit.dataset.checks.case import check_case
+from segkit.dataset.checks.label_parts import Expectations
+from segkit.dataset.checks.label_values import check_labels
 from segkit.dataset.label_files import read_annotation
-from segkit.dataset.label_parts import Expectations
 from segkit.dataset.labels import LabelSchema
 from segkit.planning.measure import measure_case
 

@@ -8,7 +8,7 @@ from segkit.dataset.cases import find_cases
 from segkit.dataset.description import load_description
 from segkit.dataset.image_io import read_image
 from segkit.dataset.label_files import read_annotation
-from segkit.dataset.mending import mend_dataset
+from segkit.dataset.mending.dataset import mend_dataset
 from segkit.dataset.validation import validate_dataset
 from segkit.errors import UserError
 from segkit.files import file_hash

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from segkit.dataset.case_names import same_name
-from segkit.dataset.problems import Problem, problem
-from segkit.dataset.region_checks import check_regions, declared_values
-from segkit.dataset.structure_checks import (
+from segkit.dataset.checks.regions import check_regions, declared_values
+from segkit.dataset.checks.structures import (
     LARGEST_BIT,
     check_structures,
     combinations_below,
     is_multilabel,
 )
+from segkit.dataset.problems import Problem, problem
 from segkit.json_text import is_int, shown
 
 LARGEST_VALUE = 2**31 - 1

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segkit.dataset.checks.content import OPTIONAL, REQUIRED
 from segkit.dataset.description import check_content
-from segkit.dataset.json_checks import OPTIONAL, REQUIRED
-from segkit.dataset.json_mending import changes, equal_duplicates, mend_content
+from segkit.dataset.mending.content import changes, equal_duplicates, mend_content
 
 FILE = Path("/data/Dataset007_Toy/dataset.json")
 REGIONS = {"background": 0, "core": [2, 3], "whole": [1, 2, 3]}

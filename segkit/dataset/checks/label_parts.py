@@ -13,7 +13,7 @@ import numpy as np
 
 from segkit.dataset.case_files import MULTILABEL
 from segkit.dataset.cases import Case
-from segkit.dataset.geometry_checks import Grid
+from segkit.dataset.checks.geometry import Grid
 from segkit.dataset.image_io import read_labels, read_masks
 from segkit.dataset.label_files import LabelLayout, structure_files
 from segkit.dataset.labels import LabelSchema

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.geometry_checks import Grid, check_forms, compare_grids
+from segkit.dataset.checks.geometry import Grid, check_forms, compare_grids
+from segkit.dataset.checks.label_parts import Expectations, grid_of, unreadable
+from segkit.dataset.checks.label_values import LabelFindings, check_labels
 from segkit.dataset.image_io import read_image, read_labels
-from segkit.dataset.label_contents import LabelFindings, check_labels
 from segkit.dataset.label_files import LabelLayout
-from segkit.dataset.label_parts import Expectations, grid_of, unreadable
 from segkit.dataset.nonzero import nonzero_mask
 from segkit.dataset.problems import Problem, problem
 from segkit.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.geometry_checks import Grid, compare_grids
+from segkit.dataset.checks.geometry import Grid, compare_grids
 from segkit.dataset.image_io import (
     read_image,
     read_labels,
@@ -19,8 +19,8 @@ from segkit.dataset.image_io import (
     write_labels,
     write_masks,
 )
-from segkit.dataset.json_mending import Mend
 from segkit.dataset.labels import LabelSchema
+from segkit.dataset.mending.content import Mend
 from segkit.dataset.problems import Problem
 from segkit.dataset.structures import PRESENT
 from segkit.errors import UserError

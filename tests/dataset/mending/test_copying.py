@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from segkit.dataset.copying import check_place, copy_rest, place_files, place_of
+from segkit.dataset.mending.copying import check_place, copy_rest, place_files, place_of
 from segkit.errors import UserError
 
 

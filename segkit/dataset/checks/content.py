@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from segkit.dataset.checks.labels import check_labels, is_inverted, turned_round
+from segkit.dataset.checks.structures import check_unannotated
 from segkit.dataset.image_io import KNOWN_ENDINGS, READERS, check_reader
-from segkit.dataset.label_checks import check_labels, is_inverted, turned_round
 from segkit.dataset.problems import Problem, problem
-from segkit.dataset.structure_checks import check_unannotated
 from segkit.errors import UserError, closest, nearest
 from segkit.json_text import is_int, shown
 

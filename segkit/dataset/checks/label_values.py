@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.geometry_checks import Grid
+from segkit.dataset.checks.geometry import Grid
+from segkit.dataset.checks.label_parts import Expectations, Part, layout_of, read_parts
 from segkit.dataset.label_files import LabelLayout
-from segkit.dataset.label_parts import Expectations, Part, layout_of, read_parts
 from segkit.dataset.labels import UNANNOUNCED_IGNORE, LabelSchema
 from segkit.dataset.problems import Problem, problem
 from segkit.dataset.structures import PRESENT

@@ -1,0 +1,1 @@
+"""A mended copy of a data set, where the mend is certain."""
