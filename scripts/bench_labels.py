@@ -39,6 +39,20 @@ def main() -> None:
     for variant in options.variants:
         scores[variant] = measure(options.dataset, options.folder, variant, options.time_budget)
         print(row(variant, scores[variant], scores.get("plain")), flush=True)
+    far = [variant for variant in scores if "plain" in scores and is_far(variant, scores)]
+    if far:
+        sys.exit(f"further from the plain labels than allowed: {', '.join(far)}")
+
+
+def is_far(variant: str, scores: dict[str, dict[str, float]]) -> bool:
+    """Tell whether a variant lies further below the plain labels than it may."""
+    limit = 0.05 if variant.startswith("sparse") else 0.03
+    return mean_dice(scores["plain"]) - mean_dice(scores[variant]) > limit
+
+
+def mean_dice(scores: dict[str, float]) -> float:
+    """Average over the classes."""
+    return sum(scores.values()) / len(scores)
 
 
 def measure(source: Path, folder: Path, variant: str, budget: str) -> dict[str, float]:
@@ -85,12 +99,12 @@ def dice(pred: np.ndarray, ref: np.ndarray) -> float:
 
 def row(variant: str, scores: dict[str, float], plain: dict[str, float] | None) -> str:
     """Format the scores of a variant, beside those of the plain labels."""
-    mean = sum(scores.values()) / len(scores)
+    mean = mean_dice(scores)
     text = f"{variant:16} mean Dice {mean:.4f}  " + "  ".join(
         f"{name} {value:.4f}" for name, value in scores.items()
     )
     if plain is not None:
-        text += f"  difference {mean - sum(plain.values()) / len(plain):+.4f}"
+        text += f"  difference {mean - mean_dice(plain):+.4f}"
     return text
 
 

@@ -16,6 +16,7 @@ from segkit.precision import PrecisionName
 from segkit.structs import from_mapping, to_mapping
 
 Range = tuple[float, float]
+InvalidVoxels = Literal["masked", "background"]
 
 
 def _check(condition: bool, message: str) -> None:
@@ -78,8 +79,10 @@ class LossConfig:
     batch_dice: bool | None = None
     """Dice over the whole batch (true) or each sample (false); null takes the plan's."""
     deep_supervision: bool = True
-    invalid_voxels: Literal["masked", "background"] = "masked"
-    """Leave invalid (-1) voxels out of the loss, or train them as background as nnU-Net does."""
+    invalid_voxels: InvalidVoxels | None = None
+    """Leave invalid (-1) voxels out of the loss, or train them as background as nnU-Net does. Null
+    leaves them out where the plan makes them background in every prediction, and else trains them,
+    so that the network knows what to say there."""
     class_weights: Literal["auto"] | dict[str, float] | None = None
     """Weight of classes, background included (softmax), or of regions or structures (sigmoid) in
     both terms; those left out weigh 1. auto: rare ones more, from the fingerprint."""

@@ -1,9 +1,9 @@
-"""The one error a user ever sees, and a guess at what they meant."""
+"""The one error a user ever sees, a guess at what they meant, and lists that stay short."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -44,6 +44,12 @@ class UsageError(UserError):
 
 def _rebuild(cls: type[UserError], what: str, where: object, fix: str | None) -> UserError:
     return cls(what, where=where, fix=fix)
+
+
+def listing(names: Sequence[str], most: int = 4) -> str:
+    """List the first names and count the others."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -54,9 +54,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             return
         if path.exists():
             # A folder cannot be renamed onto another one that holds files.
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as old:
-                os.replace(path, Path(old) / path.name)
-                os.replace(draft, path)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
+                old = Path(aside) / path.name
+                try:
+                    os.replace(path, old)
+                    os.replace(draft, path)
+                except BaseException:
+                    if old.exists() and not path.exists():
+                        os.replace(old, path)
+                    raise
         else:
             os.replace(draft, path)
     except BaseException:
@@ -137,8 +143,15 @@ def write_artifact(path: Path, content: Mapping[str, Any], *, version: int, made
     write_json(path, {**header, **content})
 
 
-def read_artifact(path: Path, *, version: int) -> dict[str, Any]:
+def read_artifact(
+    path: Path, *, version: int, remedy: str = "make the file again with this version of segkit"
+) -> dict[str, Any]:
     """Read a JSON artefact; the header keys are left in.
+
+    Args:
+        path: The file.
+        version: The format version that can be read.
+        remedy: What to do about another one.
 
     Raises:
         UserError: not readable, or written in another format version.
@@ -149,7 +162,7 @@ def read_artifact(path: Path, *, version: int) -> dict[str, Any]:
         raise UserError(
             f"format version {found} cannot be read; this segkit ({__version__}) reads {version}",
             where=path,
-            fix="make the file again with this version of segkit",
+            fix=remedy,
         )
     if not isinstance(content.get("made_from"), str):
         raise UserError("the key made_from is missing", where=path, fix="make the file again")

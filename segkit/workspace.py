@@ -53,8 +53,10 @@ def find_dataset(name: str, raw_folders: Sequence[Path]) -> Path:
         UserError: no such dataset, or a number that several datasets carry.
     """
     path = Path(name)
-    if path.is_dir() or (path.suffix == ".json" and path.is_file()):
+    if path.is_dir():
         return path.resolve()
+    if path.suffix == ".json" and path.is_file():
+        return path.parent.resolve() / path.name  # a link to a JSON elsewhere stays where it is
     found = [f for raw in raw_folders if raw.is_dir() for f in sorted(raw.iterdir()) if f.is_dir()]
     number = re.fullmatch(r"(?:Dataset)?(\d{1,3})", name)
     prefix = f"Dataset{int(number[1]):03d}_" if number else None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from segkit.dataset.case_names import same_name
 from segkit.dataset.description import DatasetDescription
-from segkit.dataset.image_io import count_channels
+from segkit.dataset.image_io import COMPANION_ENDINGS, read_header
 from segkit.dataset.problems import Problem, problem
 from segkit.errors import UserError
 
@@ -17,8 +18,6 @@ Groups = dict[str, dict[int, Path]]
 """Case -> channel number -> file."""
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>\d{4})", re.DOTALL)
-_COMPANIONS = (".json", ".raw", ".zraw")
-"""Endings of files that belong to another one: spacings of TIFF, voxels of MetaImage."""
 _METADATA = "._"
 """How macOS begins the name of what it stores beside a file."""
 MULTILABEL = '"label_encoding": "multilabel" in dataset.json'
@@ -30,7 +29,7 @@ def _scan(folder: Path, ending: str) -> tuple[list[Path], list[Path]]:
         file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
     )
     fitting = [file for file in files if file.name.endswith(ending)]
-    others = [file for file in files if not file.name.endswith((ending, *_COMPANIONS))]
+    others = [file for file in files if not file.name.endswith((ending, *COMPANION_ENDINGS))]
     return fitting, others
 
 
@@ -38,24 +37,42 @@ def look_into(
     folder: Path, ending: str, *, may_be_empty: bool = False
 ) -> tuple[list[Path], list[Problem]]:
     """Return the files of a folder with the ending, and what is wrong with all others."""
-    if not folder.is_dir():
-        fix = "put images into imagesTr/CASE_0000.ext and labels into labelsTr/CASE.ext"
-        return [], [problem("SK-F001", "the folder is missing", where=folder, fix=fix)]
     try:
+        if not folder.is_dir():
+            fix = "put images into imagesTr/CASE_0000.ext and labels into labelsTr/CASE.ext"
+            return [], [problem("SK-F001", "the folder is missing", where=folder, fix=fix)]
         fitting, others = _scan(folder, ending)
+        problems = _hidden(folder, ending) + _dangling(folder)
     except OSError as error:
         what = f"the folder cannot be read: {error.strerror}"
-        return [], [problem("SK-F001", what, where=folder, fix="check its permissions")]
-    problems = _hidden(folder, ending) + _dangling(folder)
+        where = error.filename or folder
+        return [], [problem("SK-F001", what, where=where, fix="check its permissions")]
     if fitting or others or not may_be_empty:
         problems += _other_files(folder, fitting, others, ending)
     return fitting, problems
 
 
 def subfolders(folder: Path) -> dict[str, Path]:
-    """Return name -> path of the visible folders in a folder; none where that is missing."""
-    inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {path.name: path for path in inside if path.is_dir() and path.name[0] != "."}
+    """Return name -> path of the visible folders in a folder; none where that is missing.
+
+    None either where it cannot be read: :func:`look_into` tells.
+    """
+    try:
+        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        return {path.name: path for path in inside if path.is_dir() and path.name[0] != "."}
+    except OSError:
+        return {}
+
+
+def check_reachable(path: Path, case: str | None = None) -> Problem | None:
+    """Tell a path that cannot even be looked at (not one where nothing is)."""
+    try:
+        path.is_file()
+    except OSError as error:
+        what = f"the path cannot be looked at: {error.strerror}"
+        fix = "check the path, and the permissions of the folders it leads through"
+        return problem("SK-F010", what, where=path, fix=fix, case=case)
+    return None
 
 
 def _hidden(folder: Path, ending: str) -> list[Problem]:
@@ -155,18 +172,9 @@ def check_channels(
     """Check that a case has its channels: one file each, or all in one file."""
     expected = set(range(len(description.channel_names)))
     some_file = next(iter(files.values()))
-    if files.keys() == {0} and len(expected) > 1:
-        try:
-            count = count_channels(some_file, description.reader)
-        except UserError as error:
-            fix = error.fix or "restore the file"
-            return [problem("SK-F010", error.what, where=some_file, fix=fix, case=case)]
-        if count == len(expected):
-            return []
-        if count > 1:
-            what = f"the file holds {count} channels; dataset.json declares {len(expected)}"
-            fix = "correct channel_names, or store one file a channel"
-            return [problem("SK-F012", what, where=some_file, fix=fix, case=case)]
+    found = _check_only_file(case, some_file, description) if files.keys() == {0} else None
+    if found is not None:
+        return found
     names = [f"{i} ({name})" for i, name in enumerate(description.channel_names)]
     missing = [
         problem(
@@ -190,6 +198,44 @@ def check_channels(
         for number in sorted(files.keys() - expected)
     ]
     return missing + surplus
+
+
+def check_listed(
+    case: str, images: Sequence[Path], description: DatasetDescription
+) -> list[Problem]:
+    """Do what :func:`check_channels` does for the paths of an explicit list."""
+    listed, declared = len(images), len(description.channel_names)
+    found = _check_only_file(case, images[0], description) if listed == 1 else None
+    if found is not None:
+        return found
+    if listed == declared:
+        return []
+    code = "SK-F004" if listed < declared else "SK-F005"
+    what = f"images lists {listed} path{'s' * (listed != 1)}, channel_names {declared}"
+    fix = "list one path a channel, in the order of channel_names, or one file that holds them all"
+    where = f"{description.file}, key dataset"
+    return [problem(code, what, where=where, fix=fix, case=case)]
+
+
+def _check_only_file(
+    case: str, file: Path, description: DatasetDescription
+) -> list[Problem] | None:
+    """Check a case's only file; None where it holds one channel, as a file of many would."""
+    expected = len(description.channel_names)
+    if expected == 1:
+        return None
+    try:
+        count = read_header(file, description.reader).channels
+    except UserError as error:
+        fix = error.fix or "restore the file"
+        return [problem("SK-F010", error.what, where=file, fix=fix, case=case)]
+    if count == expected:
+        return []
+    if count == 1:
+        return None
+    what = f"the file holds {count} channels; dataset.json declares {expected}"
+    fix = "correct channel_names, or store one file a channel"
+    return [problem("SK-F012", what, where=file, fix=fix, case=case)]
 
 
 def unpaired_labels(
@@ -225,13 +271,20 @@ def _label_fix(case: str, meant: str | None, wanted: Path, description: DatasetD
         image = description.file_ending
         return f"the channel number stands twice: rename {case}_0000{image} to {case}{image}"
     if meant is not None:
-        return f"rename {meant}{ending} to {case}{ending}; upper and lower case make a difference"
+        return f"rename {meant}{ending} to {case}{ending}; {_difference(meant, case)}"
     if folder.is_dir() and not description.labels.overlapping:
         return f"is there one mask a structure in {folder}, then write {MULTILABEL}"
     others = wanted.parent.glob(f"{glob.escape(case)}.*")
     if other := next((file for file in sorted(others) if file.is_file()), None):
         return f"convert {other.name} to {wanted.name}"
     return "add the label file, or move the images to imagesTs"
+
+
+def _difference(name: str, wanted: str) -> str:
+    """Say how two names differ that :func:`same_name` takes for one."""
+    if unicodedata.normalize("NFC", name) != unicodedata.normalize("NFC", wanted):
+        return "upper and lower case make a difference"
+    return f"the accents are stored differently: {name!a}, which should be {wanted!a}"
 
 
 def unpaired_masks(
@@ -244,6 +297,7 @@ def unpaired_masks(
         fix = f"add imagesTr/{name}_0000{description.file_ending}, or remove the mask"
         if meant is not None:
             fix = f"rename it to {meant}{description.label_ending}"
+            fix += f"; {_difference(name, meant)}" * (same_name(name) == same_name(meant))
         what = "the mask has no image; it is not used"
         problems.append(problem("SK-F020", what, where=masks[name], fix=fix, case=name))
     return problems

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from segkit.dataset.case_files import (
     MULTILABEL,
-    check_channels,
+    check_listed,
+    check_reachable,
     complete_cases,
     group_channels,
     look_into,
@@ -21,6 +21,7 @@ from segkit.dataset.case_files import (
 )
 from segkit.dataset.case_names import check_names, is_usable
 from segkit.dataset.description import DatasetDescription
+from segkit.dataset.image_io import companions
 from segkit.dataset.problems import Problem, problem, raise_errors
 from segkit.errors import UserError, nearest
 from segkit.files import content_hash, file_hash
@@ -40,14 +41,19 @@ class Case:
     unannotated: tuple[str, ...] = ()
     """Overlapping structures nobody looked for in this case."""
 
-    @property
     def label_files(self) -> tuple[Path, ...]:
-        """The label file, or the files of the label folder that are not hidden, and the mask."""
-        found = [] if self.label is None else [self.label]
-        if self.label is not None and self.label.is_dir():
-            files = (path for path in self.label.iterdir() if path.is_file())
-            found = sorted(path for path in files if not path.name.startswith("."))
-        return (*found, *([] if self.mask is None else [self.mask]))
+        """List the label file, or the files of the label folder that are not hidden."""
+        if self.label is None or not self.label.is_dir():
+            return () if self.label is None else (self.label,)
+        files = (path for path in self.label.iterdir() if path.is_file())
+        return tuple(sorted(path for path in files if not path.name.startswith(".")))
+
+    def files(self) -> tuple[Path, ...]:
+        """List all that is read for the case: images, labels, mask, and what belongs to them."""
+        mask = () if self.mask is None else (self.mask,)
+        named = (*self.images, *self.label_files(), *mask)
+        beside = (other for file in named for other in companions(file))
+        return tuple(dict.fromkeys((*named, *beside)))
 
 
 def training_cases(description: DatasetDescription) -> tuple[Case, ...]:
@@ -68,9 +74,8 @@ def find_cases(description: DatasetDescription) -> tuple[tuple[Case, ...], list[
     """
     explicit = description.explicit_cases is not None
     cases, names, problems = (_explicit_cases if explicit else _cases_in_folders)(description)
-    problems += check_names(
-        names, description.folder / ("dataset.json" if explicit else "imagesTr")
-    )
+    where = description.file if explicit else description.folder / "imagesTr"
+    problems += check_names(names, where)
     problems += _check_unannotated(names, description)
     claimed = description.num_training
     broken = any(found.severity == "error" for found in problems)
@@ -104,7 +109,7 @@ def images_to_predict(paths: Sequence[Path], description: DatasetDescription) ->
 
 def case_identity(case: Case) -> str:
     """Hash the id, names and contents of a case's files; it changes when any of them does."""
-    files = [(file.name, file_hash(file)) for file in (*case.images, *case.label_files)]
+    files = [(file.name, file_hash(file)) for file in case.files()]
     return content_hash([case.id, files, list(case.unannotated)])
 
 
@@ -118,19 +123,27 @@ def largest_case(cases: Iterable[Case]) -> int:
 
 
 def _unpacked_bytes(path: Path) -> int:
-    """Size of a file; for a gzip file the size it states of its content (modulo 4 GiB)."""
-    if path.suffix != ".gz":
-        return path.stat().st_size
-    with path.open("rb") as stream:
-        stream.seek(max(path.stat().st_size - 4, 0))
-        return int.from_bytes(stream.read(4), "little")
+    """Size of an image; for a gzip file the size it states of its content (modulo 4 GiB).
+
+    0 for what cannot be opened: whoever reads it tells.
+    """
+    try:
+        if path.suffix != ".gz":
+            return sum(file.stat().st_size for file in (path, *companions(path)))
+        with path.open("rb") as stream:
+            stream.seek(max(path.stat().st_size - 4, 0))
+            return int.from_bytes(stream.read(4), "little")
+    except OSError:
+        return 0
 
 
 def _files_given(paths: Iterable[Path], ending: str) -> tuple[list[Path], list[Problem]]:
     files: list[Path] = []
     problems: list[Problem] = []
     for path in paths:
-        if path.is_dir():
+        if barred := check_reachable(path):
+            problems.append(barred)
+        elif path.is_dir():
             fitting, found = look_into(path, ending, may_be_empty=True)
             files += fitting
             problems += found
@@ -147,18 +160,19 @@ def _files_given(paths: Iterable[Path], ending: str) -> tuple[list[Path], list[P
 def _explicit_cases(
     description: DatasetDescription,
 ) -> tuple[list[Case], Collection[str], list[Problem]]:
-    cases, problems = [], []
+    cases = []
     explicit = description.explicit_cases or {}
+    masks, problems = find_masks(description)
     for name, entry in explicit.items():
-        *images, label = (_resolve(path, description) for path in _paths(entry))
-        mask = _resolve(entry["mask"], description) if "mask" in entry else None
-        absent = [path for path in (*images, mask) if path is not None and not path.is_file()]
-        if not (label.is_file() or (label.is_dir() and description.labels.overlapping)):
-            absent.append(label)
-        problems += [_absent(path, name) for path in absent]
-        if absent:
-            continue
-        found = check_channels(name, dict(enumerate(images)), description)
+        *images, label = (
+            _resolve(path, description) for path in (*entry["images"], entry["label"])
+        )
+        mask = masks.get(name)
+        files = images if mask is None else [*images, mask]
+        missing = [_check_path(path, name) for path in files]
+        missing.append(_check_path(label, name, may_be_folder=description.labels.overlapping))
+        found = [absent for absent in missing if absent is not None]
+        found = found or check_listed(name, images, description)
         problems += found
         unannotated = description.unannotated.get(name, ())
         case = Case(id=name, images=tuple(images), label=label, mask=mask, unannotated=unannotated)
@@ -166,12 +180,8 @@ def _explicit_cases(
     return cases, explicit.keys(), problems
 
 
-def _paths(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    return (*entry["images"], entry["label"])
-
-
 def _check_unannotated(names: Collection[str], description: DatasetDescription) -> list[Problem]:
-    where = f"{description.folder / 'dataset.json'}, key unannotated"
+    where = f"{description.file}, key unannotated"
     return [
         problem("SK-F025", f"there is no case {name!r}", where=where, fix=nearest(name, names))
         for name in description.unannotated
@@ -183,13 +193,16 @@ def _resolve(path: str, description: DatasetDescription) -> Path:
     return description.folder / os.path.expandvars(path)
 
 
-def _absent(path: Path, case: str) -> Problem:
-    what, fix = (
-        "the file does not exist",
-        "correct the path; relative ones start at the data \
-set's folder",
-    )
-    if path.is_dir():
+def _check_path(path: Path, case: str, *, may_be_folder: bool = False) -> Problem | None:
+    """Return why a path of the explicit list cannot be used."""
+    if barred := check_reachable(path, case):
+        return barred
+    folder = path.is_dir()
+    if path.is_file() or (folder and may_be_folder):
+        return None
+    what = "the file does not exist"
+    fix = "correct the path; relative ones start at the data set's folder"
+    if folder:
         what = "this is a folder, not a file"
         fix = f"name a file; a label folder, one mask a structure, needs {MULTILABEL}"
     return problem("SK-F011", what, where=path, fix=fix, case=case)
@@ -202,7 +215,7 @@ def _cases_in_folders(
     groups, misnamed = group_channels(files, description, numbers_needed=True)
     images, incomplete = complete_cases(groups, description)
     labels, misplaced = _find_labels(description)
-    masks, unread = _find_masks(description)
+    masks, unread = find_masks(description)
     cases = [
         Case(
             id=name,
@@ -236,10 +249,30 @@ def _find_labels(description: DatasetDescription) -> tuple[dict[str, Path], list
     return {**labels, **folders}, problems
 
 
-def _find_masks(description: DatasetDescription) -> tuple[dict[str, Path], list[Problem]]:
-    """Return case -> region of interest; the folder is optional."""
+def find_masks(description: DatasetDescription) -> tuple[dict[str, Path], list[Problem]]:
+    """Return case -> region of interest; a case may do without.
+
+    An explicit case list names its masks itself; else they lie in masksTr.
+    """
     folder, ending = description.folder / "masksTr", description.label_ending
-    if not folder.is_dir():
-        return {}, []
-    files, problems = look_into(folder, ending, may_be_empty=True)
-    return {stem(file, ending): file for file in files}, problems
+    problems: list[Problem] = []
+    files: list[Path] = []
+    if barred := check_reachable(folder):
+        problems.append(barred)
+    elif folder.is_dir():
+        files, problems = look_into(folder, ending, may_be_empty=True)
+    if description.explicit_cases is None:
+        return {stem(file, ending): file for file in files}, problems
+    listed = description.explicit_cases.items()
+    masks = {n: _resolve(entry["mask"], description) for n, entry in listed if "mask" in entry}
+    return masks, _unlisted_masks(files, masks.values(), folder)
+
+
+def _unlisted_masks(files: list[Path], listed: Collection[Path], folder: Path) -> list[Problem]:
+    named = {os.path.realpath(path) for path in listed}
+    unused = [file for file in files if os.path.realpath(file) not in named]
+    if not unused:
+        return []
+    what = f"{len(unused)} masks are not named in the explicit case list, such as {unused[0].name}"
+    fix = 'add "mask" to the entries of their cases under "dataset", or move the masks elsewhere'
+    return [problem("SK-F027", what, where=folder, fix=fix)]

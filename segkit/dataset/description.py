@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +15,6 @@ from segkit.errors import UserError
 from segkit.files import content_hash, read_text
 from segkit.json_text import is_int, parse_json
 
-__all__ = [
-    "SCHEMA_FILE",
-    "DatasetDescription",
-    "check_content",
-    "describe",
-    "load_description",
-    "locate",
-    "read_content",
-]
-
 SCHEMA_FILE = Path(__file__).with_name("dataset.schema.json")
 """JSON Schema of dataset.json, for editors; what it cannot say, ``check_content`` does."""
 
@@ -34,7 +25,8 @@ class DatasetDescription:
 
     name: str
     """Of the folder, e.g. ``Dataset004_Hippocampus``."""
-    folder: Path
+    file: Path
+    """The JSON: dataset.json, or another one in the data set's folder."""
     channel_names: tuple[str, ...]
     """In the order of their numbers."""
     labels: LabelSchema
@@ -51,6 +43,11 @@ class DatasetDescription:
     """Case -> overlapping structures nobody looked for in it."""
 
     @property
+    def folder(self) -> Path:
+        """Holds the JSON; paths in it start here."""
+        return self.file.parent
+
+    @property
     def label_ending(self) -> str:
         """Ending of label files: the images', but ``.png`` for JPEG, which cannot hold labels."""
         return ".png" if self.file_ending.lower() in (".jpg", ".jpeg") else self.file_ending
@@ -58,6 +55,13 @@ class DatasetDescription:
     def hash(self) -> str:
         """Hash of the JSON's content."""
         return content_hash(self.content)
+
+
+def command(name: str, description: DatasetDescription, *options: str) -> str:
+    """Write a segkit command on this data set as it is typed: ``segkit plan /data/Dataset004``."""
+    usual = description.file.name == "dataset.json"
+    path = description.folder if usual else description.file
+    return shlex.join(["segkit", name, str(path), *options])
 
 
 def load_description(path: Path) -> DatasetDescription:
@@ -84,7 +88,7 @@ def locate(path: Path) -> Path:
 
 def dataset_name(file: Path) -> str:
     """Return the folder's name; a JSON file of another name than dataset.json adds its own."""
-    name = file.resolve().parent.name
+    name = file.parent.resolve().name  # the JSON itself may be a link to a shared one
     return name if file.name == "dataset.json" else f"{name}_{file.stem}"
 
 
@@ -112,7 +116,7 @@ def describe(content: Mapping[str, Any], file: Path) -> DatasetDescription:
     count = content.get("numTraining")
     return DatasetDescription(
         name=dataset_name(file),
-        folder=file.parent,
+        file=file,
         channel_names=tuple(channels[key] for key in sorted(channels, key=int)),
         labels=LabelSchema.from_description(content["labels"], content),
         file_ending=content["file_ending"],

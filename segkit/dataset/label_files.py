@@ -15,6 +15,7 @@ import numpy as np
 from segkit.dataset.cases import Case
 from segkit.dataset.image_io import (
     KNOWN_ENDINGS,
+    read_header,
     read_labels,
     read_masks,
     write_labels,
@@ -152,30 +153,46 @@ def write_label_map(
         write_labels(path, schema.decode(kept), geometry)
 
 
-def structure_files(folder: Path) -> dict[str, Path]:
-    """Structure name -> its file, of a folder of one file a structure; hidden files are none."""
-    found = {}
-    for file in sorted(folder.iterdir()):
-        ending = next((end for end in KNOWN_ENDINGS if file.name.lower().endswith(end)), None)
-        if ending and file.is_file() and not file.name.startswith("."):
-            found[file.name[: -len(ending)]] = file
+def structure_files(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Structure name -> its file, of a folder of one file a structure; hidden files are none.
+
+    Several files, such as liver.nii and liver.nii.gz, are a fault that is told where one is read.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    found: dict[str, tuple[Path, ...]] = {}
+    try:
+        for file in sorted(folder.iterdir()):
+            ending = next((end for end in KNOWN_ENDINGS if file.name.lower().endswith(end)), None)
+            if ending and file.is_file() and not file.name.startswith("."):
+                name = file.name[: -len(ending)]
+                found[name] = (*found.get(name, ()), file)
+    except OSError as error:
+        what = f"the folder cannot be read: {error.strerror}"
+        raise UserError(what, where=folder, fix="check its permissions") from None
     return found
+
+
+def label_sources(case: Case, schema: LabelSchema) -> tuple[Path, ...]:
+    """List the files the labels of a case are read from: one, or one a structure of a folder.
+
+    Raises:
+        UserError: of a folder, as for :func:`read_label_map`.
+    """
+    if case.label is None or not (schema.overlapping and case.label.is_dir()):
+        return () if case.label is None else (case.label,)
+    return tuple(_files_to_read(case.label, schema, case.unannotated).values())
 
 
 def _read_folder(
     folder: Path, schema: LabelSchema, reader: str | None, unannotated: Sequence[str]
 ) -> Volume:
     """Read one file a structure; files may be missing for what is not annotated."""
-    files = structure_files(folder)
-    names = [structure.name for structure in schema.classes]
-    if missing := [name for name in names if name not in files and name not in unannotated]:
-        fix = 'add a mask (empty if the structure is not there), or name it under "unannotated"'
-        raise UserError(f"no file for {', '.join(missing)}", where=folder, fix=fix)
-    if not files:
-        raise UserError("the folder holds no mask", where=folder, fix="add one, or remove the case")
-    grid = read_labels(next(iter(files.values())), reader)
-    channels = np.full((len(names), *grid.shape), schema.ignore_index, dtype=np.int8)
-    for channel, name in zip(channels, names, strict=True):
+    files = _files_to_read(folder, schema, unannotated)
+    grid = read_header(next(iter(files.values())), reader)
+    channels = np.full((schema.seg_channels, *grid.shape), schema.ignore_index, dtype=np.int8)
+    for channel, name in zip(channels, (each.name for each in schema.classes), strict=True):
         if name in unannotated:
             continue
         mask = read_labels(files[name], reader)
@@ -184,6 +201,29 @@ def _read_folder(
             raise UserError(what, where=files[name], fix="bring all masks to the image's grid")
         channel[...] = encode_mask(mask.array[0], schema, source=files[name])
     return Volume(array=channels, geometry=grid.geometry)
+
+
+def _files_to_read(
+    folder: Path, schema: LabelSchema, unannotated: Sequence[str]
+) -> dict[str, Path]:
+    """Structure name -> its only file, of all that are annotated.
+
+    Where none is, of one structure: its file tells the grid.
+    """
+    found = structure_files(folder)
+    wanted = [structure.name for structure in schema.classes if structure.name not in unannotated]
+    if missing := [name for name in wanted if name not in found]:
+        fix = 'add a mask (empty if the structure is not there), or name it under "unannotated"'
+        raise UserError(f"no file for {', '.join(missing)}", where=folder, fix=fix)
+    declared = (structure.name for structure in (*schema.classes, *schema.left_out))
+    wanted = wanted or [name for name in declared if name in found][:1]
+    if not wanted:
+        what = "the folder holds no mask of a declared structure"
+        raise UserError(what, where=folder, fix="add one, or remove the case")
+    if doubled := next((found[name] for name in wanted if len(found[name]) > 1), None):
+        what = f"several files for one structure: {', '.join(file.name for file in doubled)}"
+        raise UserError(what, where=folder, fix="keep one of them")
+    return {name: found[name][0] for name in wanted}
 
 
 def _write_folder(folder: Path, labels: Volume, schema: LabelSchema, ending: str) -> None:

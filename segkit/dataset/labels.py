@@ -24,6 +24,10 @@ _UNDECLARED = -2
 _WIDEST_TABLE = 2**20
 UNANNOUNCED_IGNORE = -1
 """Raw value read as ignore even where dataset.json does not announce it."""
+SPECIAL_NAMES = ("background", "ignore")
+"""Names in ``labels`` that stand for no class."""
+FRACTION_TOLERANCE = 1e-3
+"""Largest distance of a label from an integer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +86,14 @@ class LabelSchema:
         return self.num_classes
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """What each network channel predicts: the targets (sigmoid), after background (softmax)."""
+        return self.target_names if self.sigmoid else ("background", *self.target_names)
+
+    @property
     def num_outputs(self) -> int:
-        """Network channels: one a target (sigmoid), else one a class with background (softmax)."""
-        return len(self.target_names) if self.sigmoid else self.num_classes
+        """Network channels."""
+        return len(self.output_names)
 
     @property
     def has_regions(self) -> bool:
@@ -100,6 +109,11 @@ class LabelSchema:
     def target_names(self) -> tuple[str, ...]:
         """Names of what is trained: the regions, else the foreground classes or structures."""
         return tuple(target.name for target in self.regions or self.classes)
+
+    @cached_property
+    def ignored_values(self) -> frozenset[int]:
+        """Raw values read as ignore, announced or not."""
+        return frozenset({*self.ignore_values, UNANNOUNCED_IGNORE})
 
     @cached_property
     def raw_values(self) -> np.ndarray:
@@ -159,9 +173,8 @@ class LabelSchema:
                 counts are given.
         """
         integers = as_integers(raw, source)
-        ignored = {*self.ignore_values, UNANNOUNCED_IGNORE}
         table = {int(value): i for i, value in enumerate(self.raw_values)}
-        table.update(dict.fromkeys(ignored - table.keys(), self.ignore_index))
+        table.update(dict.fromkeys(self.ignored_values - table.keys(), self.ignore_index))
         indices = _look_up(integers, table)
         if (unknown := indices == _UNDECLARED).any():
             raise self._undeclared(integers[unknown], source)
@@ -194,9 +207,9 @@ class LabelSchema:
 
     @classmethod
     def from_description(cls, labels: Mapping[str, Any], content: Mapping[str, Any]) -> LabelSchema:
-        """Build the schema from a checked dataset.json (see ``description.check``)."""
-        entries = {n: v for n, v in labels.items() if n not in ("background", "ignore")}
-        lists = {n: tuple(v) if isinstance(v, list) else (v,) for n, v in entries.items()}
+        """Build the schema from a checked dataset.json (see ``checks.content``)."""
+        entries = class_entries(labels).items()
+        lists = {n: tuple(v) if isinstance(v, list) else (v,) for n, v in entries}
         names = {members[0]: n for n, members in lists.items() if len(members) == 1}
         values = dict.fromkeys(value for members in lists.values() for value in members)
         classes = [LabelClass(name=names.get(v, f"label_{v}"), value=v) for v in values]
@@ -214,8 +227,18 @@ class LabelSchema:
             classes=tuple(classes),
             regions=tuple(regions),
             ignore_values=tuple(ignore),
-            overlapping=content.get("label_encoding") == "multilabel",
+            overlapping=is_multilabel(content),
         )
+
+
+def class_entries(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``labels`` of a dataset.json says besides background and ignore."""
+    return {name: value for name, value in labels.items() if name not in SPECIAL_NAMES}
+
+
+def is_multilabel(content: Mapping[str, Any]) -> bool:
+    """Whether the labels of a dataset.json are structures that may overlap."""
+    return content.get("label_encoding") == "multilabel"
 
 
 def bit_numbers(values: Sequence[int]) -> list[int]:
@@ -253,8 +276,16 @@ def as_integers(raw: np.ndarray, source: object) -> np.ndarray:
         return raw
     if not np.isfinite(raw).all():
         raise UserError("the label map holds NaN or infinity", where=source, fix="correct the file")
-    integers = np.rint(raw)
-    if np.abs(raw - integers).max(initial=0) > 1e-3:
+    if not is_whole(raw).all():
         fix = "export the label map with nearest-neighbour interpolation and an integer type"
         raise UserError("the label map holds fractional values", where=source, fix=fix)
-    return integers.astype(np.int64)
+    return np.rint(raw).astype(np.int64)
+
+
+def is_whole(values: np.ndarray) -> np.ndarray:
+    """Tell of each value whether it is an integer but for noise; NaN and infinity are not."""
+    if np.issubdtype(values.dtype, np.integer):
+        return np.ones(values.shape, dtype=bool)
+    with np.errstate(invalid="ignore"):
+        whole: np.ndarray = np.abs(values - np.rint(values)) <= FRACTION_TOLERANCE
+    return whole

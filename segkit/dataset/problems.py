@@ -86,6 +86,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-F023": ("warning", "a label folder holds files that are not used"),
     "SK-F024": ("warning", "the labels are stored in several ways"),
     "SK-F025": ("error", "unannotated names a case that does not exist"),
+    "SK-F026": ("error", "one integer a voxel cannot hold the labels"),
+    "SK-F027": ("warning", "an explicit case list does not use the masks in masksTr"),
+    "SK-F028": ("error", "a structure has several files in a label folder"),
     # geometry
     "SK-G001": ("error", "shapes differ within a case"),
     "SK-G002": ("error", "spacings differ within a case"),
@@ -110,8 +113,12 @@ CODES: dict[str, tuple[Severity, str]] = {
 }
 """Code -> (severity, meaning). Codes are never reused for another meaning."""
 
-LABEL_CODES = frozenset(code for code in CODES if "SK-D020" <= code <= "SK-D041") | {"SK-D014"}
-"""Problems that leave the meaning of label values undecided."""
+LABEL_CODES = frozenset(
+    {"SK-D014", "SK-D020", "SK-D021", "SK-D022", "SK-D023", "SK-D024", "SK-D025", "SK-D026"}
+    | {"SK-D027", "SK-D028", "SK-D029", "SK-D030", "SK-D031", "SK-D032", "SK-D033", "SK-D035"}
+    | {"SK-D036", "SK-D037", "SK-D039", "SK-D040", "SK-D041"}
+)
+"""Errors that leave the meaning of label values undecided."""
 
 
 @dataclass(frozen=True, kw_only=True)

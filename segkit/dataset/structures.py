@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segkit.dataset.labels import UNANNOUNCED_IGNORE, LabelSchema, as_integers
+from segkit.dataset.labels import LabelSchema, as_integers
 from segkit.errors import UserError
 
 PRESENT = 1
@@ -30,7 +30,7 @@ def encode_structures(raw: np.ndarray, schema: LabelSchema, *, source: object = 
 
     Raises:
         UserError: fractional values, bits or masks that no structure has, masks that are not
-            0 and 1, or more structures than an integer has bits.
+            0 and 1, or what :func:`check_bitmask` refuses.
     """
     on_disk = schema.structures_on_disk
     if len(raw) not in (1, on_disk):
@@ -43,7 +43,7 @@ def encode_structures(raw: np.ndarray, schema: LabelSchema, *, source: object = 
         for channel, bit in zip(channels, schema.structure_bits, strict=True):
             channel[...] = encode_mask(raw[bit], schema, source=source)
         return channels
-    _check_fits(schema, source)
+    check_bitmask(schema, source)
     values, ignored = _without_ignored(raw[0], schema, source)
     _check_bits(values, schema, source)
     for channel, bit in zip(channels, schema.structure_bits, strict=True):
@@ -76,7 +76,7 @@ def decode_bitmask(channels: np.ndarray, schema: LabelSchema) -> np.ndarray:
     Raises:
         UserError: more structures than an integer has bits.
     """
-    _check_fits(schema)
+    _check_fits(schema, None)
     bits = schema.structures_on_disk
     width = 8 if bits <= 8 else 16 if bits <= 16 else 32 if bits <= 31 else 64
     result = np.zeros(channels.shape[1:], dtype=f"{'u' if width < 32 else ''}int{width}")
@@ -98,19 +98,39 @@ def _without_ignored(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return integers with 0 in place of ignore values, and where those were."""
     integers = as_integers(raw, source)
-    ignored = np.isin(integers, [*schema.ignore_values, UNANNOUNCED_IGNORE])
+    ignored = np.isin(integers, list(schema.ignored_values))
     return np.where(ignored, integers.dtype.type(0), integers), ignored
 
 
-def _check_fits(schema: LabelSchema, source: object = None) -> None:
+def check_bitmask(schema: LabelSchema, source: object) -> None:
+    """Refuse structures that one integer a voxel cannot tell apart from each other and ignore.
+
+    Args:
+        schema: An overlapping one.
+        source: A file of bitmasks, for messages.
+
+    Raises:
+        UserError: more structures than an integer has bits, or an ignore value that is also a
+            combination of structures.
+    """
+    _check_fits(schema, source)
+    known = _known_bits(schema)
+    if mistaken := sorted(v for v in schema.ignore_values if v > 0 and not v & ~known):
+        what = f"the ignore value {mistaken[0]} is also the bitmask of a combination of structures"
+        fix = "use -1, in the files too; or store one mask a structure"
+        raise UserError(what, where=source, fix=fix)
+
+
+def _check_fits(schema: LabelSchema, source: object) -> None:
     if (bits := schema.structures_on_disk) > LARGEST_BITMASK:
         what = f"{bits} structures do not fit into one integer a voxel (at most {LARGEST_BITMASK})"
-        fix = "store one mask a structure, in one file or in a folder"
+        fix = "store one mask a structure, in one file or in a folder; is each voxel of one class \
+only, then delete label_encoding"
         raise UserError(what, where=source, fix=fix)
 
 
 def _check_bits(values: np.ndarray, schema: LabelSchema, source: object) -> None:
-    known = sum(1 << bit for bit in _claimed(schema))
+    known = _known_bits(schema)
     if int(np.bitwise_or.reduce(values, axis=None)) & ~known:
         unknown = [value for value in np.unique(values).tolist() if value & ~known]
         listing = ", ".join(map(str, unknown[:10]))
@@ -126,6 +146,10 @@ def _check_unclaimed(masks: np.ndarray, schema: LabelSchema, source: object) -> 
         what = f"masks that no structure has are not empty: number {', '.join(map(str, filled))}"
         fix = f"declare them under 'labels'; declared: {schema.describe()}"
         raise UserError(what, where=source, fix=fix)
+
+
+def _known_bits(schema: LabelSchema) -> int:
+    return sum(1 << bit for bit in _claimed(schema))
 
 
 def _claimed(schema: LabelSchema) -> set[int]:

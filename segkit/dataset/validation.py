@@ -11,24 +11,24 @@ from typing import Any
 
 from segkit.dataset.cases import find_cases, largest_case
 from segkit.dataset.checks.case import check_case
-from segkit.dataset.checks.content import mend
-from segkit.dataset.checks.label_parts import Expectations
+from segkit.dataset.checks.content import check_content
+from segkit.dataset.checks.expectations import Expectations
 from segkit.dataset.checks.together import check_together
 from segkit.dataset.description import (
     DatasetDescription,
-    check_content,
     dataset_name,
     describe,
     locate,
     read_content,
 )
+from segkit.dataset.mending.content import mend_content
 from segkit.dataset.problems import CODES, LABEL_CODES, Problem
 from segkit.parallel import choose_jobs, map_cases
 
 __all__ = ["Problem", "Report", "validate_dataset"]
 
 _SHOWN = 10
-_LAYOUT_CODES = frozenset({"SK-D007", "SK-D008", "SK-D009", "SK-D011"})
+_LAYOUT_CODES = frozenset({"SK-D008", "SK-D009", "SK-D011"})
 """Problems that leave open which files belong to the data set."""
 _UNUSABLE = {
     "SK-D010": "overwrite_image_reader_writer",
@@ -139,7 +139,7 @@ def best_guess(content: Any, file: Path) -> tuple[DatasetDescription | None, boo
         The description, or None where not even the files can be told; and whether the labels
         are understood (they are empty else).
     """
-    content = mend(content) if isinstance(content, dict) else {}
+    content = mend_content(content, file)[0] if isinstance(content, dict) else {}
     codes = {found.code for found in check_content(content, file) if found.severity == "error"}
     if "channel_names" not in content or "file_ending" not in content:
         return None, False

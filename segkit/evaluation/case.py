@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segkit.dataset.image_io import companions
 from segkit.dataset.label_files import apply_mask, read_label_map, structure_files
 from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
@@ -131,7 +132,12 @@ def _hash(paths: Sequence[Path | None]) -> str:
     contents: list[object] = []
     for path in paths:
         if path is not None and path.is_dir():
-            contents.append({name: file_hash(file) for name, file in structure_files(path).items()})
+            named = structure_files(path).items()
+            contents.append({name: [_file_hashes(file) for file in files] for name, files in named})
         else:
-            contents.append(None if path is None else file_hash(path))
+            contents.append(None if path is None else _file_hashes(path))
     return content_hash(contents)
+
+
+def _file_hashes(path: Path) -> list[str]:
+    return [file_hash(file) for file in (path, *companions(path))]

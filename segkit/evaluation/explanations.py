@@ -9,7 +9,7 @@ reference. Voxels that are ignored count nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,7 @@ from scipy import ndimage
 
 from segkit.dataset.labels import BACKGROUND, LabelSchema, Region
 from segkit.dataset.nonzero import Box, bounding_box, box_slices
-from segkit.evaluation.overlap import as_classes, ratio
-from segkit.evaluation.statistics import Table
+from segkit.evaluation.overlap import Scores, annotated_classes, ratio
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +39,10 @@ class LabelErrors:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """Why a label's mean Dice is lower than that of the region around it, over all cases."""
+    """Why a label's mean Dice is lower than that of the region around it.
+
+    All means are over the same cases: those in which the label's Dice is defined.
+    """
 
     label: str
     region: str
@@ -75,8 +77,7 @@ def label_errors(
     annotated = ref != schema.ignore_index
     if not (schema.has_regions and annotated.any()):
         return ()
-    pred = np.where(annotated, as_classes(pred, schema.num_classes), BACKGROUND)
-    ref = as_classes(ref, schema.num_classes)
+    ref, pred = annotated_classes(ref, pred, schema.num_classes)
     box = box_slices(_widen(bounding_box((ref != BACKGROUND) | (pred != BACKGROUND)), ref.shape))
     ref, pred, annotated = ref[box], pred[box], annotated[box]
     found = []
@@ -136,29 +137,53 @@ def _widen(box: Box, shape: tuple[int, ...]) -> Box:
 
 
 def explain(
-    cases: Sequence[Sequence[LabelErrors]], labels: Table, regions: Table
+    cases: Sequence[Sequence[LabelErrors]],
+    labels: Sequence[Mapping[str, Scores]],
+    regions: Sequence[Mapping[str, Scores]],
 ) -> tuple[Explanation, ...]:
     """Explain every label whose mean Dice is lower than that of the region around it.
 
+    Both means are over the cases in which the label's Dice is defined: where it is absent, the
+    region may still be easy or hard.
+
     Args:
         cases: The errors of every case.
-        labels: Statistics of the labels; without Dice nothing is explained.
-        regions: Statistics of the regions.
+        labels: The scores of its labels; without Dice nothing is explained.
+        regions: The scores of its regions.
 
     Returns:
         In the order of ``labels``.
     """
     found = []
-    for name in labels:
-        errors = [entry for case in cases for entry in case if entry.label == name]
-        if errors and "dice" in labels[name]:
-            own, around = labels[name]["dice"].mean, regions[errors[0].region]["dice"].mean
-            if own is not None and around is not None and own < around:
-                found.append(_explanation(errors, own, around))
+    for name in labels[0] if labels else ():
+        compared = [
+            _Compared(errors=errors, own=own, around=around)
+            for case, of_label, of_region in zip(cases, labels, regions, strict=True)
+            for errors in case
+            if errors.label == name
+            and (own := of_label[name].get("dice")) is not None
+            and (around := of_region[errors.region].get("dice")) is not None
+        ]
+        if sum(case.own - case.around for case in compared) < 0:
+            found.append(_explanation(compared, len(cases)))
     return tuple(found)
 
 
-def _explanation(errors: Sequence[LabelErrors], own: float, around: float) -> Explanation:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Compared:
+    """A label and the region around it in one case."""
+
+    errors: LabelErrors
+    own: float
+    """Dice of the label."""
+    around: float
+    """Dice of the region."""
+
+
+def _explanation(compared: Sequence[_Compared], total: int) -> Explanation:
+    errors = [case.errors for case in compared]
+    own = sum(case.own for case in compared) / len(compared)
+    around = sum(case.around for case in compared) / len(compared)
     wrong = sum(entry.wrong for entry in errors)
     border = ratio(sum(entry.border for entry in errors), wrong)
     inherited = ratio(sum(entry.inherited for entry in errors), wrong)
@@ -175,9 +200,16 @@ def _explanation(errors: Sequence[LabelErrors], own: float, around: float) -> Ex
         wrong_voxels=wrong,
         border=border,
         inherited=inherited,
-        text=f"'{label}' (Dice {own:.3f}) scores below '{region}' around it ({around:.3f}). "
+        text=f"'{label}' (Dice {own:.3f}) scores below '{region}' around it "
+        f"({around:.3f}{_where(label, len(compared), total)}). "
         f"{_volumes(label_ml, region_ml)} {_kinds(border, inherited, region)}",
     )
+
+
+def _where(label: str, compared: int, total: int) -> str:
+    if compared == total:
+        return ""
+    return f", in the {compared} of {total} cases where '{label}' is scored"
 
 
 def _volumes(label_ml: float, region_ml: float) -> str:

@@ -53,6 +53,14 @@ def as_classes(indices: np.ndarray, num_classes: int) -> np.ndarray:
     return np.where((indices >= 0) & (indices < num_classes), indices, 0)
 
 
+def annotated_classes(
+    ref: np.ndarray, pred: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn two maps into classes; what the reference ignores is background on both sides."""
+    pred = np.where(ref == num_classes, 0, as_classes(pred, num_classes))
+    return as_classes(ref, num_classes), pred
+
+
 def overlap_scores(confusion: np.ndarray, members: np.ndarray, voxel_ml: float) -> list[Scores]:
     """Compute the overlap metrics of several targets, each a union of classes.
 

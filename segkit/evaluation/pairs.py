@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from segkit.dataset.cases import find_masks
 from segkit.dataset.description import DatasetDescription
 from segkit.dataset.label_files import label_path, structure_files
+from segkit.dataset.problems import raise_errors
 from segkit.errors import UserError
 from segkit.evaluation.case import CasePair
 
@@ -27,14 +29,15 @@ def pair_files(
         pred_dir: Holds the predictions.
         ref_dir: Holds the references.
         description: The data set.
-        masks_dir: Holds CASE.ext for cases of which only a part is to be evaluated.
+        masks_dir: Holds CASE.ext for cases of which only a part is to be evaluated. None takes the
+            data set's own where ``ref_dir`` is its labelsTr; its cases need not have one.
 
     Returns:
         The pairs, sorted by case, and the cases that have a reference and no prediction.
 
     Raises:
         UserError: no such folder, no prediction, a case that lies there twice, predictions without
-            a reference, or masks that belong to none of the cases.
+            a reference, or a ``masks_dir`` in which none belongs to one of the cases.
     """
     ending = description.label_ending
     predictions, references = (_label_maps(folder, description) for folder in (pred_dir, ref_dir))
@@ -48,7 +51,7 @@ def pair_files(
             where=ref_dir,
             fix=f"add CASE{ending} to the references, or take the predictions away",
         )
-    masks = {} if masks_dir is None else _files(masks_dir, ending)
+    masks = own_masks(ref_dir, description) if masks_dir is None else _files(masks_dir, ending)
     pairs = [
         CasePair(
             case=case,
@@ -81,11 +84,17 @@ def find_label_map(folder: Path, case: str, description: DatasetDescription) -> 
     return subfolder
 
 
-def own_masks(ref_dir: Path, description: DatasetDescription) -> Path | None:
-    """Return the data set's masksTr where the references are its own labelsTr; else None."""
-    masks = description.folder / "masksTr"
-    own = ref_dir.resolve() == (description.folder / "labelsTr").resolve()
-    return masks if own and masks.is_dir() else None
+def own_masks(ref_dir: Path, description: DatasetDescription) -> dict[str, Path]:
+    """Return case -> region of interest, as in training, where the references are labelsTr.
+
+    Raises:
+        UserError: the masks cannot be found; warnings are logged.
+    """
+    if ref_dir.resolve() != (description.folder / "labelsTr").resolve():
+        return {}
+    masks, problems = find_masks(description)
+    raise_errors(problems, where=description.file)
+    return masks
 
 
 def _label_maps(folder: Path, description: DatasetDescription) -> dict[str, Path]:

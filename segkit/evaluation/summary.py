@@ -27,7 +27,7 @@ from segkit.evaluation.case import (
 from segkit.evaluation.explanations import Explanation, explain
 from segkit.evaluation.lesions import LESION_COUNTS, rate_lesions
 from segkit.evaluation.overlap import Scores
-from segkit.evaluation.pairs import own_masks, pair_files
+from segkit.evaluation.pairs import pair_files
 from segkit.evaluation.scoring import DEFAULT_SCORING, Scoring
 from segkit.evaluation.statistics import Table, foreground_mean, tabulate
 from segkit.files import content_hash, read_artifact, write_artifact, write_text
@@ -103,7 +103,6 @@ def evaluate_folders(
         UserError: no prediction, a prediction without reference, shapes that differ, undeclared
             label values.
     """
-    masks_dir = masks_dir or own_masks(ref_dir, description)
     pairs, not_predicted = pair_files(pred_dir, ref_dir, description, masks_dir=masks_dir)
     if not_predicted:
         count, total = len(not_predicted), len(not_predicted) + len(pairs)
@@ -148,7 +147,11 @@ def evaluate_pairs(
         nsd_tolerance_mm=scoring.nsd_tolerance_mm,
         absent_score=scoring.absent_score,
         **tables,
-        explanations=explain([r.errors for r in results], tables["labels"], tables["regions"]),
+        explanations=explain(
+            [result.errors for result in results],
+            [case.labels for case in scores],
+            [case.regions for case in scores],
+        ),
         cases=scores,
         not_predicted=tuple(not_predicted),
         made_from=content_hash(sources),

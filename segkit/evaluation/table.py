@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from segkit.evaluation.lesions import LESION_COUNTS
+from segkit.evaluation.overlap import Scores
 from segkit.evaluation.scoring import SHARES
 from segkit.evaluation.statistics import Statistics
 from segkit.evaluation.summary import Summary
@@ -27,6 +29,9 @@ TITLES = {
     "lesion_f1": "lesion F1",
 }
 """Headings, in the order of the columns."""
+UNDEFINED_IF_ABSENT = ("dice", "iou", "lesion_f1")
+"""Undefined in annotated cases only where a target is on neither side; the other metrics also
+where it is on one alone, so that a structure wholly missed is not said to be absent."""
 
 
 def render_table(summary: Summary) -> str:
@@ -60,15 +65,18 @@ def absent_remark(summary: Summary) -> list[str]:
 
 def lesion_remarks(summary: Summary) -> list[str]:
     """Say of every target how many lesions of all cases are found; none where not counted."""
-    lines = {
-        name: f"{name}: {counts['lesion_tp']:.0f} of "
-        f"{(counts['lesion_tp'] or 0) + (counts['lesion_fn'] or 0):.0f} lesions of all cases are "
-        f"found, {counts['lesion_fp']:.0f} are false "
-        f"(lesion F1 {number(counts['lesion_f1'], 'lesion_f1')})"
-        for block in summary.lesion_totals.values()
-        for name, counts in block.items()
-    }
-    return list(lines.values())
+    blocks = summary.lesion_totals.values()
+    lines = [_lesion_remark(name, counts) for block in blocks for name, counts in block.items()]
+    # A region of one class has the name and the voxels of that class.
+    return list(dict.fromkeys(lines))
+
+
+def _lesion_remark(name: str, counts: Scores) -> str:
+    found, false, missed = (counts[count] or 0 for count in LESION_COUNTS)
+    return (
+        f"{name}: {found:.0f} of {found + missed:.0f} lesions of all cases are found, "
+        f"{false:.0f} are false (lesion F1 {number(counts['lesion_f1'], 'lesion_f1')})"
+    )
 
 
 def number(value: float | None, metric: str) -> str:
@@ -93,11 +101,12 @@ def interval(statistics: Statistics, metric: str) -> str:
     return f"[{number(low, metric)}, {number(high, metric)}]"
 
 
-def absence(statistics: Statistics, unannotated: int = 0) -> str:
-    """Say in how many cases the metric is undefined, and why; empty where it is defined in all."""
+def absence(statistics: Statistics, metric: str, unannotated: int = 0) -> str:
+    """Say in how many cases a metric is undefined, and why; empty where it is defined in all."""
     if not statistics.undefined:
         return ""
-    reasons = {"absent": statistics.undefined - unannotated, "not annotated": unannotated}
+    why = "absent" if metric in UNDEFINED_IF_ABSENT else "undefined"
+    reasons = {why: statistics.undefined - unannotated, "not annotated": unannotated}
     listing = ", ".join(f"{why} in {count}" for why, count in reasons.items() if count)
     return f"n/a ({listing} of {statistics.undefined + statistics.n})"
 
@@ -117,7 +126,7 @@ def note(target: Mapping[str, Statistics], unannotated: int = 0) -> str:
         for metric in others
         if target[metric].n < target[first].n
     ]
-    return ", ".join(filter(None, [absence(target[first], unannotated), *fewer]))
+    return ", ".join(filter(None, [absence(target[first], first, unannotated), *fewer]))
 
 
 def _heading(kind: str, metrics: Sequence[str]) -> Row:

@@ -10,7 +10,12 @@ import numpy as np
 from segkit.dataset.labels import BACKGROUND, LabelSchema
 from segkit.dataset.nonzero import bounding_box, box_slices
 from segkit.evaluation.lesions import LESION_METRICS, lesion_scores
-from segkit.evaluation.overlap import Scores, as_classes, confusion_matrix, overlap_scores
+from segkit.evaluation.overlap import (
+    Scores,
+    annotated_classes,
+    confusion_matrix,
+    overlap_scores,
+)
 from segkit.evaluation.scoring import SHARES, Scoring
 from segkit.evaluation.surface import SURFACE_METRICS, surface_scores
 from segkit.types import Geometry, Spacing
@@ -96,10 +101,8 @@ def _or_absent(scores: Scores, metric: str, scoring: Scoring) -> float | None:
 def _shape_scores(
     ref: np.ndarray, pred: np.ndarray, members: np.ndarray, spacing_mm: Spacing, scoring: Scoring
 ) -> list[Scores]:
-    """Score surfaces and lesions; what the reference ignores is background on both sides."""
-    num_classes = members.shape[1]
-    pred = np.where(ref == num_classes, BACKGROUND, as_classes(pred, num_classes))
-    ref = as_classes(ref, num_classes)
+    """Score surfaces and lesions."""
+    ref, pred = annotated_classes(ref, pred, members.shape[1])
     # Many small targets in a large image: look only where there are any. The slice axis stays
     # whole, for its length tells a plane from a volume.
     foreground = (ref != BACKGROUND) | (pred != BACKGROUND)

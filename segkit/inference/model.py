@@ -24,7 +24,12 @@ from segkit.planning.plan import (
 )
 from segkit.structs import read_struct, to_mapping
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
+"""Raise it when plan.json or dataset.json are hashed otherwise: older models are then refused."""
+_OLD_MODEL = (
+    "train it again with this version of segkit (delete the folder, or give the recipe another "
+    "name), or go on with the version it was made with"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,16 +82,13 @@ def save_model(
         UserError: other folds in there have other settings, plan or dataset.
     """
     source = _source_hash(plan, description)
-    if (folder / "model.json").exists():
-        present = read_artifact(folder / "model.json", version=MODEL_VERSION)
-        if present["made_from"] == source and _read_settings(folder) == settings:
-            return
-        if any(path.parent.name != replaced_fold for path in folder.glob("fold_*/*.pt")):
-            raise UserError(
-                "this model folder holds folds trained with another plan, dataset or patch size",
-                where=folder,
-                fix="delete the folder, or train under another recipe name (--recipe FILE)",
-            )
+    others = any(path.parent.name != replaced_fold for path in folder.glob("fold_*/*.pt"))
+    if others and (folder / "model.json").exists():
+        if different := _differences(folder, settings, source):
+            what = f"this model folder holds folds trained with another {' and '.join(different)}"
+            fix = "delete the folder, or train under another recipe name (--recipe FILE)"
+            raise UserError(what, where=folder, fix=fix)
+        return
     save_plan(folder / "plan.json", plan, made_from=source)
     write_json(folder / "dataset.json", description.content)
     write_artifact(
@@ -104,11 +106,10 @@ def load_model(folder: Path) -> Model:
         inside = folder.name.startswith("fold_") and (folder.parent / "model.json").is_file()
         fix = f"give {folder.parent}" if inside else "train a model first, or check the path"
         raise UserError("not a model folder (no model.json)", where=folder, fix=fix)
-    content = read_artifact(folder / "model.json", version=MODEL_VERSION)
-    settings = _read_settings(folder)
+    made_from, settings = _read_settings(folder)
     plan = load_plan(folder / "plan.json")
     description = load_description(folder / "dataset.json")
-    if content["made_from"] != _source_hash(plan, description):
+    if made_from != _source_hash(plan, description):
         raise UserError(
             "plan.json or dataset.json was changed after training",
             where=folder,
@@ -128,8 +129,23 @@ def _source_hash(plan: Plan, description: DatasetDescription) -> str:
     return content_hash([to_mapping(bare), description.content])
 
 
-def _read_settings(folder: Path) -> ModelSettings:
-    return read_struct(ModelSettings, folder / "model.json", version=MODEL_VERSION)
+def _read_settings(folder: Path) -> tuple[str, ModelSettings]:
+    """Read model.json: the hash of what the model was made from, and its settings."""
+    path = folder / "model.json"
+    made_from = read_artifact(path, version=MODEL_VERSION, remedy=_OLD_MODEL)["made_from"]
+    return made_from, read_struct(ModelSettings, path, version=MODEL_VERSION)
+
+
+def _differences(folder: Path, settings: ModelSettings, source: str) -> list[str]:
+    """Name what a model folder was begun with and what now is otherwise."""
+    made_from, present = _read_settings(folder)
+    before, now = to_mapping(present), to_mapping(settings)
+    found = [
+        f"{key.replace('_', ' ')} ({before[key]}, now {now[key]})"
+        for key in now
+        if before[key] != now[key]
+    ]
+    return [*(["plan or dataset.json"] if made_from != source else []), *found]
 
 
 def trained_folds(folder: Path) -> list[str]:

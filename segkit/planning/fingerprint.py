@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,13 +34,15 @@ __all__ = [
     "CaseFingerprint",
     "Fingerprint",
     "dataset_hash",
+    "description_hash",
     "extract_fingerprint",
+    "fingerprint_hash",
     "load_fingerprint",
     "save_fingerprint",
     "update_fingerprint",
 ]
 
-FINGERPRINT_VERSION = 2
+FINGERPRINT_VERSION = 3
 _BYTES_PER_JOB, _BYTES_PER_VOXEL = 1 << 28, 24
 """Memory of a worker, and what a voxel of an image adds to it."""
 _BYTES_PER_STRUCTURE = 4
@@ -66,6 +68,8 @@ class Fingerprint:
     """Names of the classes or structures that every case counts, in the order of dataset.json."""
     orientation: str | None = None
     """The code all cases are brought to; None for planes, which stay as stored."""
+    description: str = ""
+    """Of what dataset.json it was made: :func:`description_hash`."""
 
 
 def extract_fingerprint(
@@ -112,8 +116,9 @@ def extract_fingerprint(
         replace(known[identity], case=case.id)
         for case, identity in zip(cases, identities, strict=True)
     ]
+    summary = _summarize(found, required_orientation(description.reader))
     names = tuple(one.name for one in description.labels.classes)
-    return _summarize(found, names, required_orientation(description.reader))
+    return replace(summary, class_names=names, description=description_hash(description))
 
 
 def update_fingerprint(
@@ -136,6 +141,16 @@ def update_fingerprint(
         made_from = _source_hash(description, [case.identity for case in fingerprint.cases])
         save_fingerprint(path, fingerprint, made_from=made_from)
     return fingerprint
+
+
+def description_hash(description: DatasetDescription) -> str:
+    """Hash what a fingerprint takes from dataset.json, besides which files make a case."""
+    return content_hash([_settings(description), to_mapping(description.unannotated)])
+
+
+def fingerprint_hash(fingerprint: Fingerprint) -> str:
+    """Hash a fingerprint: what a plan is made from."""
+    return content_hash(to_mapping(fingerprint))
 
 
 def dataset_hash(description: DatasetDescription, cases: Sequence[Case]) -> str:
@@ -164,14 +179,17 @@ def _source_hash(description: DatasetDescription, identities: Sequence[str]) -> 
 
 def _identities(description: DatasetDescription, cases: Sequence[Case]) -> list[str]:
     """Hash everything :func:`measure_case` depends on, for every case."""
-    settings = [to_mapping(description.labels), description.reader, len(description.channel_names)]
+    settings = _settings(description)
     with ThreadPoolExecutor(cpu_count()) as pool:  # hashing releases the interpreter lock
         return [content_hash([files, settings]) for files in pool.map(case_identity, cases)]
 
 
-def _summarize(
-    cases: Sequence[CaseFingerprint], class_names: tuple[str, ...], required: str | None
-) -> Fingerprint:
+def _settings(description: DatasetDescription) -> list[Any]:
+    """Gather what the measures of every case depend on."""
+    return [to_mapping(description.labels), description.reader, len(description.channel_names)]
+
+
+def _summarize(cases: Sequence[CaseFingerprint], required: str | None) -> Fingerprint:
     common = _common_orientation(cases, required)
     if common is not None:
         cases = [_reoriented(case, case.orientation, common) for case in cases]
@@ -183,7 +201,6 @@ def _summarize(
         intensities=_pool(cases),
         median_relative_size_after_crop=float(np.median(kept)),
         labelled_share_in_zero=in_zero / labelled if labelled else 0.0,
-        class_names=class_names,
         orientation=common,
     )
 

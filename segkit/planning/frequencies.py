@@ -48,6 +48,17 @@ def occurrences(fingerprint: Fingerprint) -> dict[str, Occurrence]:
     }
 
 
+def unannotated_cases(fingerprint: Fingerprint, schema: LabelSchema) -> tuple[str, ...]:
+    """Name the cases in which no voxel of any class or structure of the schema is annotated."""
+    trained = {one.name for one in schema.classes}
+    places = [i for i, name in enumerate(fingerprint.class_names) if name in trained]
+    return tuple(
+        case.case
+        for case in fingerprint.cases
+        if not any(case.annotated_voxels[place] for place in places)
+    )
+
+
 def target_frequencies(fingerprint: Fingerprint, schema: LabelSchema) -> dict[str, float]:
     """Return the share of the annotated voxels that belong to each training target.
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.checks.geometry import Grid, compare_grids
+from segkit.dataset.checks.geometry import compare_grids, grid_of, read_grid
 from segkit.dataset.image_io import read_image
-from segkit.dataset.label_files import read_annotation
+from segkit.dataset.label_files import label_sources, read_annotation
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.nonzero import bounding_box, box_shape, nonzero_mask
 from segkit.errors import UserError
@@ -51,7 +52,7 @@ class CaseFingerprint:
     """One a channel, over labelled voxels, or over all valid ones of a case without any; empty
     where the case has neither."""
     notes: tuple[str, ...] = ()
-    """What to warn about: origins or directions of image and label that differ."""
+    """What to warn about: origins or directions of image and annotations that differ."""
     identity: str = ""
     """Hash of the files and settings it was measured from."""
 
@@ -66,7 +67,7 @@ def measure_case(
     case, identity = item
     volume = read_image(case.images, reader)
     label = read_annotation(case, labels, reader)
-    notes = _compare(case, volume, label)
+    notes = _compare(case, volume, (*label_sources(case, labels), case.mask), reader)
     _check(case, volume, channel_names)
     image = volume.array
     valid = nonzero_mask(image)
@@ -96,14 +97,13 @@ def _intensities(image: np.ndarray, counted: np.ndarray) -> tuple[CaseIntensitie
     return tuple(summarize_case(channel[counted]) for channel in image)
 
 
-def _compare(case: Case, volume: Volume, label: Volume) -> tuple[str, ...]:
-    """Refuse a label on another grid than its image; return what is merely suspicious."""
-    assert case.label is not None
-    image, other = (
-        Grid(file=file, shape=part.shape, geometry=part.geometry)
-        for file, part in ((case.images[0], volume), (case.label, label))
-    )
-    problems = compare_grids(other, image, case)
+def _compare(
+    case: Case, volume: Volume, files: Iterable[Path | None], reader: str | None
+) -> tuple[str, ...]:
+    """Refuse annotations on another grid than their image; return what is merely suspicious."""
+    image = grid_of(volume, case.images[0])
+    others = (read_grid(file, reader) for file in files if file is not None)
+    problems = [found for other in others for found in compare_grids(other, image, case)]
     if errors := [found for found in problems if found.severity == "error"]:
         first = errors[0]
         raise UserError(f"[{first.code}] {first.message}", where=first.where, fix=first.fix)

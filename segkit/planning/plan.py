@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from segkit.dataset.description import DatasetDescription
+from segkit.dataset.description import DatasetDescription, command
 from segkit.errors import UserError, nearest
-from segkit.files import content_hash, write_artifact
+from segkit.files import content_hash, read_artifact, write_artifact
 from segkit.structs import read_struct, to_mapping
 
 PLAN_VERSION = 1
@@ -139,7 +139,7 @@ def planned_description(description: DatasetDescription, plan: Plan) -> DatasetD
     declared = {structure.name for structure in labels.classes if labels.overlapping}
     if unknown := [name for name in plan.left_out if name not in declared]:
         what = f"the plan leaves out {', '.join(unknown)}, which dataset.json does not declare"
-        fix = f"run 'segkit plan {description.folder}' again"
+        fix = f"run again, with the same --workdir and --planner: {command('plan', description)}"
         raise UserError(what, where=f"plan {plan.planner!r} of {plan.dataset}", fix=fix)
     return replace(description, labels=labels.without(plan.left_out))
 
@@ -147,6 +147,15 @@ def planned_description(description: DatasetDescription, plan: Plan) -> DatasetD
 def save_plan(path: Path, plan: Plan, *, made_from: str) -> None:
     """Write a plan; ``made_from`` is the hash of the fingerprint it was made from."""
     write_artifact(path, to_mapping(plan), version=PLAN_VERSION, made_from=made_from)
+
+
+def plan_source(path: Path) -> str:
+    """Return the hash of the fingerprint a plan was made from, whatever was edited since.
+
+    Raises:
+        UserError: missing, or of another version.
+    """
+    return str(read_artifact(path, version=PLAN_VERSION)["made_from"])
 
 
 def load_plan(path: Path) -> Plan:

@@ -274,6 +274,7 @@ def _invalid_rule(fingerprint: Fingerprint) -> tuple[bool, str]:
     share = fingerprint.labelled_share_in_zero
     force = share <= BLACK_TOLERANCE
     rule = "always background" if force else "predicted like any other"
+    rule += f" (loss.invalid_voxels {'masked' if force else 'background'})"
     why = f"{share:.3%} of the labelled voxels lie there, the limit is {BLACK_TOLERANCE:.2%}"
     return force, f"voxels outside the nonzero mask are {rule}: {why}"
 

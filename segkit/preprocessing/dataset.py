@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from segkit.dataset.cases import Case, case_identity, largest_case
-from segkit.dataset.description import DatasetDescription
+from segkit.dataset.description import DatasetDescription, command
 from segkit.dataset.image_io import read_image
 from segkit.dataset.label_files import read_annotation
 from segkit.errors import UserError
@@ -92,8 +92,8 @@ def open_fresh(
             f"{len(stale)} of {len(cases)} cases are not preprocessed for {configuration}, or the "
             f"plan or their files changed since: {names}",
             where=folder,
-            fix=f"run 'segkit preprocess {description.folder} -c {configuration}' with the same "
-            "--workdir and --planner",
+            fix="run with the same --workdir and --planner: "
+            + command("preprocess", description, "-c", configuration),
         )
     return store
 
@@ -139,7 +139,7 @@ def _is_fresh(store: PreprocessedStore, case: Case, settings: str) -> bool:
 
 
 def _stamps(case: Case) -> tuple[tuple[str, int, int], ...]:
-    found = [(path.name, path.stat()) for path in (*case.images, *case.label_files)]
+    found = [(path.name, path.stat()) for path in case.files()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
 

@@ -19,7 +19,6 @@ def normalize(
     image_czyx: np.ndarray,
     valid_zyx: np.ndarray,
     schemes: Sequence[Normalization],
-    inside_mask: Sequence[bool],
     intensities: Sequence[IntensityStatistics],
     source: object = None,
 ) -> np.ndarray:
@@ -30,7 +29,6 @@ def normalize(
         valid_zyx: (Z, Y, X) bool, the voxels that carry information. Where none does, an image
             comes out as if its mean were 0 and its deviation 1.
         schemes: One a channel.
-        inside_mask: Channels whose invalid voxels stay 0 instead of being transformed.
         intensities: The training cases' statistics of every channel (used by ``ct``).
         source: File or case, for the message.
 
@@ -41,14 +39,27 @@ def normalize(
         UserError: an ``rgb_to_0_1`` channel has values outside 0..255.
     """
     result = np.array(image_czyx, dtype=np.float32, order="C")
-    channels = zip(result, schemes, inside_mask, intensities, strict=True)
-    for channel, scheme, inside, statistics in channels:
+    for channel, scheme, statistics in zip(result, schemes, intensities, strict=True):
         if scheme == "rgb_to_0_1":
             _check_colours(channel, source)
         _SCHEMES[scheme](channel, valid_zyx, statistics)
-        if inside:
-            channel[~valid_zyx] = 0
     return result
+
+
+def clear_outside(
+    image_czyx: np.ndarray, mask_zyx: np.ndarray, inside_mask: Sequence[bool]
+) -> None:
+    """Set the channels that are normalised inside the mask only to 0 outside it, in place.
+
+    Args:
+        image_czyx: (C, Z, Y, X).
+        mask_zyx: (Z, Y, X) bool, where the image holds something. Labels have no say in it: an
+            image looks the same in training and in prediction, where there are none.
+        inside_mask: One a channel.
+    """
+    for channel, inside in zip(image_czyx, inside_mask, strict=True):
+        if inside:
+            channel[~mask_zyx] = 0
 
 
 def _zscore(channel: np.ndarray, valid: np.ndarray, _: IntensityStatistics) -> None:

@@ -13,7 +13,7 @@ from segkit.dataset.nonzero import bounding_box, box_shape, box_slices, nonzero_
 from segkit.dataset.orientation import reorient, reorient_array
 from segkit.errors import UserError
 from segkit.planning.plan import ConfigurationPlan, Plan
-from segkit.preprocessing.normalize import normalize
+from segkit.preprocessing.normalize import clear_outside, normalize
 from segkit.preprocessing.resample import (
     resample_image,
     resample_segmentation,
@@ -104,8 +104,9 @@ def preprocess_case(
         valid = valid | ((seg > BACKGROUND) & (seg != ignore_index)).any(axis=0)
         seg = resample_segmentation(mark_invalid(seg, valid), *grids)
     image = _planned(volume, volume.array, plan)[0][index]
-    schemes = chosen.normalization, chosen.normalize_inside_mask, plan.intensities
-    image = resample_image(normalize(image, valid[0], *schemes, source), *grids)
+    image = normalize(image, valid[0], chosen.normalization, plan.intensities, source)
+    clear_outside(image, mask[index][0], chosen.normalize_inside_mask)
+    image = resample_image(image, *grids)
     return PreprocessedCase(image=image, seg=seg, record=record, invalid_zyx=~mask_stored)
 
 

@@ -19,7 +19,7 @@ from segkit.preprocessing.locations import ANNOTATED, Locations, find_locations
 from segkit.preprocessing.pipeline import CaseRecord, PreprocessedCase
 from segkit.structs import from_mapping, to_mapping
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 """Raise it when preprocessing gives other numbers: every stored case is then made again."""
 SUFFIXES = (".npy", "_seg.npy", "_locations.npy", ".json")
 

@@ -91,13 +91,18 @@ def reporter(epochs: int | None) -> Hook:
             f"/{epochs}" if epochs else "",
             record.train_loss,
             "n/a" if record.validation_loss is None else f"{record.validation_loss:.4f}",
-            "n/a" if record.validation_loss is None else describe_dice(record.dice),
+            describe_dice(record.dice) if _validated(record) else "n/a",
             record.seconds,
             100 * record.data_wait_share,
             _duration(record.eta_seconds),
         )
 
     return tell
+
+
+def _validated(record: EpochRecord) -> bool:
+    """Whether there were patches to validate on; their loss alone may be no number."""
+    return record.validation_loss is not None or record.mean_dice is not None
 
 
 def describe_dice(dice: Mapping[str, float | None]) -> str:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segkit.config import Recipe
+from segkit.config import InvalidVoxels, Recipe
 from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
 from segkit.precision import Precision
 from segkit.runtime import deferred_interrupts, progress
+from segkit.training.losses import as_trained
 from segkit.training.online_metrics import (
     dice_from_counts,
     exponential_average,
@@ -37,6 +38,8 @@ class TrainingParts:
     stepper: Stepper
     loss: Callable[[Tensor | list[Tensor], Tensor], Tensor]
     schema: LabelSchema
+    invalid_voxels: InvalidVoxels | None = None
+    """How the loss takes invalid voxels, and so the online Dice; None leaves them out."""
     augment: Augment
     train_loader: PatchLoader
     validation_loader: PatchLoader
@@ -153,8 +156,8 @@ def train(run: TrainingRun, hooks: Sequence[Hook] = ()) -> None:
             begun = time.monotonic()
             waited = _train_epoch(run, check_interrupts)
             closing = time.monotonic()
-            validation_loss, dice = _validate(run, check_interrupts)
-            record = _close_epoch(run, validation_loss, dice, begun=begun, waited=waited)
+            validation = _validate(run, check_interrupts)
+            record = _close_epoch(run, validation, begun=begun, waited=waited)
             for hook in hooks:
                 hook(state, record)
             clock.learn_reserve(time.monotonic() - closing)
@@ -203,11 +206,20 @@ def train_step(parts: TrainingParts, batch: dict[str, Any], iteration: int) -> T
     return loss.detach()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Validation:
+    """How the network does on validation patches."""
+
+    loss: float | None
+    """None where it is no number, or there was no patch."""
+    dice: dict[str, float | None]
+    """Of every target; None where nothing was seen of it."""
+    complete: bool
+    """Whether all patches were seen; targets come in turn, so that those of a part are others."""
+
+
 @torch.no_grad()
-def _validate(
-    run: TrainingRun, check_interrupts: Callable[[], None]
-) -> tuple[float | None, dict[str, float | None]]:
-    """Loss and Dice of every target on validation patches; None where nothing was seen of it."""
+def _validate(run: TrainingRun, check_interrupts: Callable[[], None]) -> _Validation:
     parts, state, clock = run.parts, run.state, run.clock
     parts.network.eval()
     loader = parts.validation_loader
@@ -224,34 +236,31 @@ def _validate(
         with parts.precision.autocast():
             logits = parts.network(image)
         losses.append(parts.loss(logits, seg))
-        counts += overlap_counts(logits, seg, parts.schema)
+        counts += overlap_counts(logits, as_trained(seg, parts.invalid_voxels), parts.schema)
     loss = float(torch.stack(losses).mean()) if losses else math.nan
-    return loss if math.isfinite(loss) else None, dict(
-        zip(names, dice_from_counts(counts), strict=True)
+    return _Validation(
+        loss=loss if math.isfinite(loss) else None,
+        dice=dict(zip(names, dice_from_counts(counts), strict=True)),
+        complete=len(losses) == count,
     )
 
 
 def _close_epoch(
-    run: TrainingRun,
-    validation_loss: float | None,
-    dice: dict[str, float | None],
-    *,
-    begun: float,
-    waited: float,
+    run: TrainingRun, validation: _Validation, *, begun: float, waited: float
 ) -> EpochRecord:
     """Bring the state up to date and sum the epoch up."""
     state, clock = run.state, run.clock
     # A single overflow is skipped by the loss scaler of fp16; many mean that the weights are lost.
     finite = [loss for loss in state.epoch_losses if math.isfinite(loss)]
     if len(finite) <= len(state.epoch_losses) / 2:
-        raise UserError(
-            f"the training loss is no longer a number (epoch {state.epoch + 1})",
-            fix="use --set precision=fp32 or a lower --set optimizer.learning_rate; "
-            "best.pt holds the last good weights",
-        )
+        what = f"the training loss is no longer a number (epoch {state.epoch + 1})"
+        fix = "use --set precision=fp32 or a lower --set optimizer.learning_rate"
+        saved = "" if state.best_dice is None else "; best.pt holds the best weights so far"
+        raise UserError(what, fix=fix + saved)
     iterations, state.epoch_losses = len(state.epoch_losses), []
-    mean = mean_defined(list(dice.values()))
-    state.ema_dice = exponential_average(state.ema_dice, mean)
+    mean = mean_defined(list(validation.dice.values()))
+    # A mean over other targets is no step of the trend.
+    state.ema_dice = exponential_average(state.ema_dice, mean if validation.complete else None)
     state.epoch += 1
     state.seconds = clock.seconds()
     seconds = time.monotonic() - begun
@@ -260,8 +269,8 @@ def _close_epoch(
         iterations=iterations,
         learning_rate=run.parts.stepper.optimizer.param_groups[0]["lr"],
         train_loss=sum(finite) / len(finite),
-        validation_loss=validation_loss,
-        dice=dice,
+        validation_loss=validation.loss,
+        dice=validation.dice,
         mean_dice=mean,
         ema_dice=state.ema_dice,
         seconds=seconds,

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segkit.config import LossConfig
+from segkit.config import InvalidVoxels, LossConfig
 from segkit.dataset.labels import BACKGROUND, INVALID, LabelSchema
 from segkit.dataset.structures import PRESENT
 
@@ -76,8 +76,7 @@ class SegmentationLoss:
         It is 0 with zero gradient where no voxel counts.
         """
         outputs = [outputs] if isinstance(outputs, Tensor) else outputs
-        if self.config.invalid_voxels == "background":
-            seg = torch.where(seg == INVALID, BACKGROUND, seg)
+        seg = as_trained(seg, self.config.invalid_voxels)
         weights = deep_supervision_weights(len(outputs))
         losses = [
             weight * self._single(logits.float(), resize_segmentation(seg, logits.shape[2:]))
@@ -95,15 +94,29 @@ class SegmentationLoss:
         return self.config.cross_entropy_weight * cross_entropy + self.config.dice_weight * dice
 
 
+def as_trained(seg: Tensor, invalid_voxels: InvalidVoxels | None) -> Tensor:
+    """Turn invalid voxels into background where they are trained as such; else ``seg`` as it is.
+
+    Whatever judges the network while it trains looks at this. Null leaves them masked.
+    """
+    if invalid_voxels != "background":
+        return seg
+    return torch.where(seg == INVALID, BACKGROUND, seg)
+
+
 def inverse_log_weights(shares: Mapping[str, float]) -> dict[str, float]:
     """Weigh rare targets more, but none above 51: 1 / ln(1.02 + share).
 
-    The bounded weighting of ENet (Paszke et al. 2016).
+    The bounded weighting of ENet (Paszke et al. 2016). What never occurs is nothing to learn from:
+    it weighs as little as the most frequent target, and 1 where nothing occurs. It does not weigh
+    0, since an output that is never trained would find it anywhere.
 
     Args:
         shares: Share of the annotated voxels, in 0..1, of every target.
     """
-    return {name: 1 / math.log(1.02 + share) for name, share in shares.items()}
+    weights = {name: 1 / math.log(1.02 + share) for name, share in shares.items() if share}
+    least = min(weights.values(), default=1.0)
+    return {name: weights.get(name, least) for name in shares}
 
 
 def deep_supervision_weights(outputs: int) -> list[float]:
@@ -233,8 +246,9 @@ def dice_loss(compared: Comparison, *, batch_dice: bool, smooth: float) -> Tenso
     """1 - soft Dice, as the weighted mean over channels (and samples).
 
     Soft Dice follows Milletari et al. 2016 (V-Net) as summed by nnU-Net (Isensee et al. 2021). A
-    channel without reference and without predicted mass counts as perfect (smooth / smooth); one
-    without any valid voxel does not count. 0 where none counts.
+    channel without reference counts as perfect (smooth / smooth) when its predicted mass is far
+    below ``smooth``, and as worst with ``smooth`` 0; one without any valid voxel does not count.
+    0 where none counts.
 
     Args:
         compared: Probabilities and target.

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from segkit.dataset.labels import LabelSchema
-from segkit.errors import UserError
+from segkit.errors import UserError, listing
 from segkit.networks.unet import HEADS
 from segkit.training.setup import TrainingTask
-
-_LISTED = 4
-"""Names told one by one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,13 +42,15 @@ class Pretrained:
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """Names of a network's tensors by what became of them; those of output layers apart."""
+    """Names of a network's tensors by what became of them; output layers are named whole."""
 
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
     """Of the pretrained network, which this one does not have."""
     loaded_heads: tuple[str, ...]
+    """Output layers, one a scale, with weights taken over for some of the outputs."""
+    fresh_heads: tuple[str, ...]
 
 
 def initialize_from(network: nn.Module, pretrained: Pretrained, task: TrainingTask) -> list[str]:
@@ -70,7 +69,7 @@ def initialize_from(network: nn.Module, pretrained: Pretrained, task: TrainingTa
     return [
         f"pretrained weights of {pretrained.origin.path}: {_describe_body(done)}",
         *([f"much starts fresh; to take over more, {_remedy(pretrained, task)}"] if poor else []),
-        _describe_outputs(pretrained.schema, task.schema, outputs if done.loaded_heads else {}),
+        _describe_outputs(pretrained.schema, task.schema, outputs, done),
         *_describe_data(pretrained, task),
     ]
 
@@ -83,8 +82,8 @@ def matching_outputs(old: LabelSchema, new: LabelSchema) -> dict[int, int]:
     """
     if old.sigmoid != new.sigmoid or not set(old.target_names) & set(new.target_names):
         return {}
-    place = {name: i for i, name in enumerate(_output_names(old))}
-    return {i: place[name] for i, name in enumerate(_output_names(new)) if name in place}
+    place = {name: i for i, name in enumerate(old.output_names)}
+    return {i: place[name] for i, name in enumerate(new.output_names) if name in place}
 
 
 def transfer(
@@ -92,28 +91,34 @@ def transfer(
 ) -> Transfer:
     """Copy every tensor of the same name and shape, and output channels one by one.
 
+    An output layer is taken over whole, weight and bias, where its input has the same width.
+
     Args:
         network: Its weights are changed in place.
         weights: State dict of another network.
         outputs: Output channel of the network -> channel of the weights.
     """
     own = network.state_dict()
-    heads = {name for name in own if name.startswith(HEADS)}
-    body = [name for name in own if name not in heads]
+    body = [name for name in own if not name.startswith(HEADS)]
+    heads = sorted({name.rpartition(".")[0] for name in own if name.startswith(HEADS)})
     loaded = [n for n in body if n in weights and weights[n].shape == own[n].shape]
-    joined = [
-        n for n in heads if outputs and n in weights and weights[n].shape[1:] == own[n].shape[1:]
-    ]
+    joined = [head for head in heads if outputs and _inputs_fit(f"{head}.weight", own, weights)]
     for name in loaded:
         own[name].copy_(weights[name])
-    for name in joined:
+    for name in (f"{head}.{part}" for head in joined for part in ("weight", "bias")):
         own[name][list(outputs)] = weights[name][list(outputs.values())].to(own[name])
     return Transfer(
         loaded=tuple(loaded),
         fresh=tuple(n for n in body if n not in set(loaded)),
         unused=tuple(n for n in weights if n not in own),
-        loaded_heads=tuple(sorted(joined)),
+        loaded_heads=tuple(joined),
+        fresh_heads=tuple(head for head in heads if head not in joined),
     )
+
+
+def _inputs_fit(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor (out, in, ...) is in both, alike in all but its outputs."""
+    return name in weights and weights[name].shape[1:] == own[name].shape[1:]
 
 
 def _remedy(pretrained: Pretrained, task: TrainingTask) -> str:
@@ -126,35 +131,36 @@ def _remedy(pretrained: Pretrained, task: TrainingTask) -> str:
     )
 
 
-def _output_names(schema: LabelSchema) -> tuple[str, ...]:
-    """Name what every output channel predicts."""
-    return schema.target_names if schema.sigmoid else ("background", *schema.target_names)
-
-
 def _describe_body(done: Transfer) -> str:
     total = len(done.loaded) + len(done.fresh)
     text = f"{len(done.loaded)} of {total} tensors below the output layers fit"
     if done.fresh:
-        text += f"; these have another shape or are new and start fresh: {_listing(done.fresh)}"
+        text += f"; these have another shape or are new and start fresh: {listing(done.fresh)}"
     if done.unused:
         text += f"; {len(done.unused)} of the pretrained ones have no place here"
     return text
 
 
-def _describe_outputs(old: LabelSchema, new: LabelSchema, outputs: Mapping[int, int]) -> str:
-    before, now = _output_names(old), _output_names(new)
+def _describe_outputs(
+    old: LabelSchema, new: LabelSchema, outputs: Mapping[int, int], done: Transfer
+) -> str:
+    before, now = old.output_names, new.output_names
     if old.sigmoid != new.sigmoid:
         kinds = {True: "sigmoid outputs", False: "a softmax"}
         why = f"the pretrained model has {kinds[old.sigmoid]}, this one {kinds[new.sigmoid]}"
         return f"the output layers start fresh: {why}"
     if not outputs:
-        why = f"the pretrained model predicts {_listing(before)}, this one {_listing(now)}"
+        why = f"the pretrained model predicts {listing(before)}, this one {listing(now)}"
         return f"the output layers start fresh: {why}"
-    text = f"outputs taken over by name: {_listing([now[i] for i in outputs])}"
+    if not done.loaded_heads:
+        return "the output layers start fresh: those of the pretrained model have other widths"
+    total = len(done.loaded_heads) + len(done.fresh_heads)
+    where = f" at {len(done.loaded_heads)} of {total} scales" if done.fresh_heads else ""
+    text = f"outputs taken over by name{where}: {listing([now[i] for i in outputs])}"
     if fresh := [name for i, name in enumerate(now) if i not in outputs]:
-        text += f"; starting fresh: {_listing(fresh)}"
+        text += f"; starting fresh: {listing(fresh)}"
     if unused := [name for name in before if name not in now]:
-        text += f"; without a place here: {_listing(unused)}"
+        text += f"; without a place here: {listing(unused)}"
     return text
 
 
@@ -164,13 +170,13 @@ def _describe_data(pretrained: Pretrained, task: TrainingTask) -> list[str]:
     before, now = pretrained.channel_names, task.plan.channel_names
     if before != now:
         what = "go by their place" if len(before) == len(now) else "the first layer starts fresh"
-        names = f"the pretrained model saw {_listing(before)}, this data set has {_listing(now)}"
+        names = f"the pretrained model saw {listing(before)}, this data set has {listing(now)}"
         lines.append(f"image channels: {names}; {what}")
     old, new = pretrained.schema.ignore_values, task.schema.ignore_values
     if bool(old) != bool(new):
         both = f"the pretrained model had {_ignore(old)}, this data set has {_ignore(new)}"
         lines.append(f"{both}: no matter, ignored voxels never have an output channel")
-    invalid = task.recipe.loss.invalid_voxels
+    invalid = task.invalid_voxels
     if pretrained.invalid_voxels not in (None, invalid):
         lines.append(
             f"loss.invalid_voxels was {pretrained.invalid_voxels!r}, and now is {invalid!r}: the "
@@ -181,8 +187,3 @@ def _describe_data(pretrained: Pretrained, task: TrainingTask) -> list[str]:
 
 def _ignore(values: tuple[int, ...]) -> str:
     return f"an ignore label (value {', '.join(map(str, values))})" if values else "none"
-
-
-def _listing(names: tuple[str, ...] | list[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

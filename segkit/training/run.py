@@ -13,7 +13,7 @@ import torch
 
 from segkit.checkpoint import load_checkpoint, save_checkpoint
 from segkit.config import Recipe
-from segkit.errors import UserError
+from segkit.errors import UserError, listing
 from segkit.files import read_json, write_json
 from segkit.runtime import log
 from segkit.structs import from_mapping, to_mapping
@@ -52,7 +52,7 @@ class RunRecord:
 
     requested: Recipe
     resolved: Recipe
-    """With the batch size, momentum and learning rate that were settled when the run began."""
+    """With the batch size, momentum, learning rate and loss settled when the run began."""
     budget_seconds: float | None
     pretrained: Origin | None = None
 
@@ -149,13 +149,33 @@ def _begin(task: TrainingTask, source: PatchSource, run: RunSettings) -> RunReco
     left = None
     if run.budget_seconds is not None:
         left = run.budget_seconds - (time.monotonic() - run.started)
-    paced = with_pace(task, source, run.device, left)
+    _tell_what_is_settled(task)
+    settled = replace(task, recipe=replace(task.recipe, loss=task.loss))
+    paced = with_pace(settled, source, run.device, left)
     return RunRecord(
         requested=task.recipe,
         resolved=paced.recipe,
         budget_seconds=run.budget_seconds,
         pretrained=None if run.pretrained is None else run.pretrained.origin,
     )
+
+
+def _tell_what_is_settled(task: TrainingTask) -> None:
+    """Say what plan and data decide where the recipe leaves it open, and what is left undone."""
+    asked, loss = task.recipe.loss, task.loss
+    if asked.invalid_voxels is None and loss.invalid_voxels == "background":
+        why = "the plan predicts them like any other"
+        log.info("loss.invalid_voxels: empty voxels are trained as background, for %s", why)
+    if asked.class_weights == "auto" and isinstance(loss.class_weights, dict):
+        weights = (f"{name} {weight:.3g}" for name, weight in loss.class_weights.items())
+        log.info("loss.class_weights auto: %s", ", ".join(weights))
+        if never := [name for name, share in (task.frequencies or {}).items() if not share]:
+            text = "no training case has any %s: nothing to learn, so it weighs little in the loss"
+            log.warning(text, listing(never))
+    if unannotated := [case for case in task.split.train if case in task.unannotated]:
+        log.info("no voxel is annotated in %s: not drawn for training", listing(unannotated))
+    if not task.recipe.schedule.validation_iterations:
+        log.info("schedule.validation_iterations is 0: without a Dice there will be no best.pt")
 
 
 def _clear(folder: Path) -> None:

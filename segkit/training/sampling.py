@@ -137,6 +137,6 @@ def weights_in_order(
             raise UserError(what, where=key, fix=nearest(name, known))
     weights = tuple(given.get(name, 1.0) for name in names)
     if not any(weights):
-        what = f"every weight is 0 ({', '.join(names)})"
-        raise UserError(what, where=key, fix="give at least one a positive weight")
+        fix = f"give at least one a positive weight, for example {names[0]!r}"
+        raise UserError(f"every weight is 0 ({len(names)} in all)", where=key, fix=fix)
     return weights

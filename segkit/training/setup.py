@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from segkit.config import Recipe
+from segkit.config import InvalidVoxels, LossConfig, Recipe
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
@@ -33,6 +33,7 @@ from segkit.training.sampling import weights_in_order
 
 TRAINING_STREAM, VALIDATION_STREAM = 0, 1
 Fold = int | Literal["all"]
+_LOSS_WEIGHTS = "loss.class_weights"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,9 @@ class TrainingTask:
     recipe: Recipe
     frequencies: Mapping[str, float] | None = None
     """Share of the annotated voxels for every target, for ``loss.class_weights: auto``."""
+    unannotated: Collection[str] = ()
+    """Cases without an annotated voxel: there is nothing to learn from them, and they are never
+    drawn for training."""
 
     @property
     def configured(self) -> ConfigurationPlan:
@@ -66,6 +70,24 @@ class TrainingTask:
     def batch_size(self) -> int:
         """The recipe's batch size, else the plan's."""
         return self.recipe.sampling.batch_size or self.configured.batch_size
+
+    @property
+    def loss(self) -> LossConfig:
+        """The recipe's loss with what it leaves to plan and data settled: weights in numbers.
+
+        Raises:
+            UserError: weights are to follow frequencies that are unknown.
+        """
+        loss = self.recipe.loss
+        return replace(
+            loss, invalid_voxels=self.invalid_voxels, class_weights=_settled_weights(self)
+        )
+
+    @property
+    def invalid_voxels(self) -> InvalidVoxels:
+        """The recipe's treatment of invalid voxels, else what fits the plan's at prediction."""
+        forced = self.plan.force_invalid_to_background
+        return self.recipe.loss.invalid_voxels or ("masked" if forced else "background")
 
     @property
     def spatial(self) -> SpatialSettings:
@@ -98,7 +120,7 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
             classes that do not exist or whose frequencies are unknown.
     """
     _check_patch_size(task)
-    recipe, configured = task.recipe, task.configured
+    recipe, configured, loss = task.recipe, task.configured, task.loss
     torch.manual_seed(_seed(task)[0] * 1000 + _seed(task)[1])
     network = build_network(
         configured.network,
@@ -109,17 +131,17 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
     precision = choose_precision(recipe.precision, device)
     optimizer = build_optimizer(network, recipe.optimizer)
     scaled = precision.dtype == torch.float16
-    batch_dice = recipe.loss.batch_dice
     return TrainingParts(
         network=network,
         stepper=Stepper(network, optimizer, recipe.optimizer.gradient_clip, scaled=scaled),
         loss=SegmentationLoss(
             schema=task.schema,
-            config=recipe.loss,
-            batch_dice=configured.batch_dice if batch_dice is None else batch_dice,
-            class_weights=_loss_weights(task, device),
+            config=loss,
+            batch_dice=configured.batch_dice if loss.batch_dice is None else loss.batch_dice,
+            class_weights=_output_weights(task, device),
         ),
         schema=task.schema,
+        invalid_voxels=loss.invalid_voxels,
         augment=Augmenter(recipe.augment, task.spatial, configured.normalize_inside_mask),
         train_loader=_loader(task, source, task.split.train, TRAINING_STREAM),
         validation_loader=_loader(task, source, task.split.val, VALIDATION_STREAM),
@@ -128,20 +150,24 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
     )
 
 
-def _loss_weights(task: TrainingTask, device: torch.device) -> Tensor | None:
+def _settled_weights(task: TrainingTask) -> dict[str, float] | None:
+    """Return ``loss.class_weights`` in numbers."""
+    given, names = task.recipe.loss.class_weights, task.schema.output_names
+    if given != "auto":
+        return given
+    known = task.frequencies or {}
+    if missing := [name for name in names if name not in known]:
+        what = f"{_LOSS_WEIGHTS} is auto, but nobody has counted how frequent {missing[0]!r} is"
+        fix = "run segkit plan_and_preprocess again, or give the weights: "
+        fix += f"--set '{_LOSS_WEIGHTS}={{{names[-1]}: 2}}'"
+        raise UserError(what, where=_LOSS_WEIGHTS, fix=fix)
+    return inverse_log_weights({name: known[name] for name in names})
+
+
+def _output_weights(task: TrainingTask, device: torch.device) -> Tensor | None:
     """(O,) weight of every network output with mean 1, or None where all weigh the same."""
-    given, key = task.recipe.loss.class_weights, "loss.class_weights"
-    names = task.schema.target_names
-    names = names if task.schema.sigmoid else ("background", *names)
-    if given == "auto":
-        known = task.frequencies or {}
-        if missing := [name for name in names if name not in known]:
-            what = f"{key} is auto, but nobody has counted how frequent {missing[0]!r} is"
-            fix = "run segkit plan_and_preprocess again, or give the weights: "
-            fix += f"--set '{key}={{{names[-1]}: 2}}'"
-            raise UserError(what, where=key, fix=fix)
-        given = inverse_log_weights({name: known[name] for name in names})
-    weights = weights_in_order(given, names, key=key)
+    given, names = _settled_weights(task), task.schema.output_names
+    weights = weights_in_order(given, names, key=_LOSS_WEIGHTS)
     if weights is None or len(set(weights)) == 1:
         return None
     mean = sum(weights) / len(weights)
@@ -176,7 +202,19 @@ def _class_weights(task: TrainingTask) -> dict[int, float] | None:
 
 def _case_weights(task: TrainingTask) -> tuple[float, ...] | None:
     given, key = task.recipe.sampling.case_weights, "sampling.case_weights"
-    return weights_in_order(given, task.split.train, key=key, without_effect=task.split.val)
+    cases = task.split.train
+    weights = weights_in_order(given, cases, key=key, without_effect=task.split.val)
+    if not set(task.unannotated) & set(cases):
+        return weights
+    weights = tuple(
+        0.0 if case in task.unannotated else weight
+        for case, weight in zip(cases, weights or (1.0,) * len(cases), strict=True)
+    )
+    if not any(weights):
+        what = "no training case that may be drawn has an annotated voxel"
+        fix = "annotate some, or see what segkit validate says of them"
+        raise UserError(what, where=f"fold {task.fold}", fix=fix)
+    return weights
 
 
 def _seed(task: TrainingTask) -> tuple[int, int]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from segkit import options as opt
 from segkit.dataset.cases import Case, training_cases
-from segkit.dataset.description import DatasetDescription, load_description
+from segkit.dataset.description import DatasetDescription, command, load_description
 from segkit.errors import UserError
-from segkit.planning.fingerprint import load_fingerprint
-from segkit.planning.plan import Plan, load_plan, planned_description
+from segkit.planning.fingerprint import description_hash, fingerprint_hash, load_fingerprint
+from segkit.planning.plan import Plan, load_plan, plan_source, planned_description
 from segkit.planning.presets import planner_settings
 from segkit.workspace import Workspace, find_dataset
 
@@ -78,24 +78,34 @@ def read_plan(dataset: OpenDataset, planner: str) -> Plan:
     """Read the plan of a dataset.
 
     Raises:
-        UserError: it is not planned yet, or planned from other cases, labels or channels.
+        UserError: it is not planned yet, or planned from other cases, labels or channels, or from
+            what the cases were before.
     """
-    path = dataset.workspace.plan(planner)
+    path, description = dataset.workspace.plan(planner), dataset.description
+    same = "with the same --workdir and --planner"
     if not path.is_file():
         planner_settings(planner)
-        folder = dataset.description.folder
-        fix = f"run 'segkit plan_and_preprocess {folder}' with the same --workdir and --planner"
+        fix = f"run {same}: {command('plan_and_preprocess', description)}"
         raise UserError("this dataset is not planned yet", where=path, fix=fix)
     plan = load_plan(path)
-    fix = f"run 'segkit plan {dataset.description.folder}' again"
+    if other := _other_source(plan, path, dataset):
+        fix = f"run again, {same}: {command('plan', description)}"
+        raise UserError(f"the plan was made {other}", where=path, fix=fix)
+    return plan
+
+
+def _other_source(plan: Plan, path: Path, dataset: OpenDataset) -> str | None:
+    """Say what else a plan was made from; None where it is what the fingerprint measured now."""
     fingerprint = load_fingerprint(dataset.workspace.fingerprint)
     if tuple(sorted(case.case for case in fingerprint.cases)) != dataset.case_ids:
-        raise UserError("the plan was made from other training cases", where=path, fix=fix)
-    if fingerprint.class_names != tuple(one.name for one in dataset.description.labels.classes):
-        raise UserError("the plan was made for other labels", where=path, fix=fix)
+        return "from other training cases"
     if plan.channel_names != dataset.description.channel_names:
-        raise UserError("the plan was made for other channel names", where=path, fix=fix)
-    return plan
+        return "for other channel names"
+    if fingerprint.description != description_hash(dataset.description):
+        return "for other labels (or reader, or unannotated structures)"
+    if plan_source(path) != fingerprint_hash(fingerprint):
+        return "from other files; they were measured again since"
+    return None
 
 
 def as_json(content: object) -> str:

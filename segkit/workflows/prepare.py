@@ -6,13 +6,11 @@ from segkit import options as opt
 from segkit.dataset.mending.dataset import Mending, mend_dataset
 from segkit.dataset.splits import load_or_make_splits
 from segkit.dataset.validation import Report, validate_dataset
-from segkit.files import content_hash
-from segkit.planning.fingerprint import update_fingerprint
+from segkit.planning.fingerprint import fingerprint_hash, update_fingerprint
 from segkit.planning.plan import Plan, save_plan
 from segkit.planning.planner import explain, make_plan
 from segkit.preprocessing.dataset import preprocess_dataset
 from segkit.runtime import log
-from segkit.structs import to_mapping
 from segkit.workflows.common import (
     OpenDataset,
     Outcome,
@@ -68,7 +66,7 @@ def _plan(dataset: OpenDataset, options: opt.Plan) -> Plan:
     for name in options.configurations:
         made.configuration(name)
     path = workspace.plan(options.planner)
-    save_plan(path, made, made_from=content_hash(to_mapping(fingerprint)))
+    save_plan(path, made, made_from=fingerprint_hash(fingerprint))
     load_or_make_splits(workspace.splits, dataset.given_splits, dataset.case_ids)
     log.info("plan written to %s", path)
     return made

@@ -15,7 +15,7 @@ from segkit.errors import UsageError
 from segkit.inference.model import ModelSettings, save_model
 from segkit.inference.predictor import PredictionSettings
 from segkit.planning.fingerprint import load_fingerprint
-from segkit.planning.frequencies import target_frequencies
+from segkit.planning.frequencies import target_frequencies, unannotated_cases
 from segkit.planning.plan import Plan
 from segkit.preprocessing.dataset import open_fresh
 from segkit.report.progress_png import draw_progress
@@ -67,6 +67,7 @@ def make_task(
         fold=chosen,
         recipe=load_recipe(options.recipe, options.settings),
         frequencies=target_frequencies(fingerprint, labels),
+        unannotated=unannotated_cases(fingerprint, labels),
     )
 
 

@@ -1,6 +1,7 @@
 """Files are whole or absent; JSON is strict."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -98,4 +99,24 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path, before):
     assert list(tmp_path.iterdir()) == [path] * before
     fill("a", "b")
     assert sorted(file.name for file in path.iterdir()) == ["a", "b"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_an_old_folder_is_put_back_when_it_cannot_be_replaced(tmp_path, monkeypatch, failing):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").touch()
+    moves = []
+
+    def move(source, target, replace=os.replace):
+        moves.append(source)
+        if len(moves) == failing:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", move)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as draft:
+        (draft / "new").touch()
+    assert [file.name for file in path.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [path]

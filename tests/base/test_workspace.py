@@ -2,6 +2,7 @@
 
 import pytest
 
+from segkit.dataset.description import dataset_name
 from segkit.errors import UserError
 from segkit.workspace import Workspace, find_dataset
 
@@ -43,3 +44,13 @@ def test_files_of_a_dataset(tmp_path):
     assert workspace.model("default", "2d", "default").name == "default_2d"
     assert workspace.model("default", "2d", "quick").name == "default_2d_quick"
     assert workspace.preprocessed("default", "2d").name == "default_2d"
+
+
+def test_a_linked_description_belongs_to_its_folder(raw):
+    shared = raw / "notes" / "dataset.json"
+    shared.write_text("{}")
+    link = raw / "Dataset010_Colon" / "dataset.json"
+    link.symlink_to(shared)
+    found = find_dataset(str(link), [])
+    assert found == link
+    assert dataset_name(found) == "Dataset010_Colon"

@@ -55,6 +55,9 @@ VALID = {
     | {"labels": {"posterior": 3, "background": 0, "whole": 1, "anterior": 2}},
     "bits and ignore": MULTILABEL
     | {"labels": MULTILABEL["labels"] | {"ignore": 8}, "ignore_label": [-1]},
+    "masks and a byte to ignore": MULTILABEL
+    | {"labels": {"background": 0} | {f"s{i}": 2**i for i in range(8)}}
+    | {"unannotated": {}, "ignore_label": 255},
     "62 structures": MULTILABEL
     | {"labels": {"background": 0} | {f"s{i}": 2**i for i in range(62)}, "unannotated": {}},
     "117 structures": MULTILABEL

@@ -1,11 +1,27 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_dataset import describe, labels_of, put_label_folder, put_labels, put_mask
+from tiny_dataset import (
+    describe,
+    labels_of,
+    noise,
+    put_label_folder,
+    put_labels,
+    put_mask,
+    write_itk,
+)
 
-from segkit.dataset.cases import case_identity, find_cases, images_to_predict, training_cases
+from segkit.dataset.cases import (
+    Case,
+    case_identity,
+    find_cases,
+    images_to_predict,
+    largest_case,
+    training_cases,
+)
 from segkit.dataset.description import load_description
 from segkit.errors import UserError
 
@@ -159,7 +175,7 @@ def test_labels_may_be_folders_where_structures_overlap(dataset):
     put_label_folder(dataset, "a", liver=labels_of(1), tumour=labels_of())
     first, second, _ = training_cases(load_description(dataset))
     assert first.label == dataset / "labelsTr" / "a"
-    assert [file.name for file in first.label_files] == ["liver.nii.gz", "tumour.nii.gz"]
+    assert [file.name for file in first.label_files()] == ["liver.nii.gz", "tumour.nii.gz"]
     assert second.label == dataset / "labelsTr" / "b.nii.gz"
 
 
@@ -210,3 +226,65 @@ def test_files_macos_leaves_behind_are_nobodys_business(dataset):
 def test_number_of_cases_is_checked_beside_warnings(dataset, content):
     put_labels(dataset, "d", labels_of(1))
     assert codes(described(dataset, content, numTraining=4)) == ["SK-F007", "SK-F008"]
+
+
+def test_problems_name_the_json_that_was_read(dataset, content):
+    """A folder may have several descriptions."""
+    entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    changes = {"label_encoding": "multilabel", "unannotated": {"z": ["liver"]}}
+    other = dataset / "other.json"
+    other.write_text(json.dumps({**content, **changes, "dataset": {"-x": entry, "a/b": entry}}))
+    problems = {found.code: found.where for found in find_cases(load_description(other))[1]}
+    assert problems["SK-F015"] == problems["SK-F016"] == str(other)
+    assert problems["SK-F025"] == f"{other}, key unannotated"
+
+
+def test_identity_and_size_follow_the_files_beside(tmp_path):
+    image = write_itk(tmp_path / "a_0000.mhd", noise())
+    label = write_itk(tmp_path / "a.tif", labels_of(1))
+    case = Case(id="a", images=(image,), label=label)
+    assert largest_case([case]) >= noise().nbytes // 2
+    seen = [case_identity(case)]
+    voxels = image.with_suffix(".raw")
+    voxels.write_bytes(voxels.read_bytes()[::-1])
+    seen.append(case_identity(case))
+    (tmp_path / "a.json").write_text('{"spacing": [2, 1, 1]}')
+    seen.append(case_identity(case))
+    assert len(set(seen)) == 3
+
+
+def test_masks_an_explicit_list_does_not_use_are_told(dataset, content):
+    put_mask(dataset, "a", labels_of(1))
+    entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    unused = described(dataset, content, numTraining=1, dataset={"a": entry})
+    assert codes(unused) == ["SK-F027"]
+    assert find_cases(unused)[0][0].mask is None
+    entry["mask"] = "labelsTr/../masksTr/a.nii.gz"
+    assert codes(described(dataset, content, numTraining=1, dataset={"a": entry})) == []
+
+
+def test_paths_that_cannot_be_looked_at_are_told_one_by_one(dataset, content):
+    entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    long = "a/" * 3000
+    cases = {"a": entry, "b": {**entry, "label": long}, "c": {**entry, "mask": long}}
+    found, problems = find_cases(described(dataset, content, numTraining=3, dataset=cases))
+    assert [case.id for case in found] == ["a"]
+    assert [(each.code, each.case) for each in problems] == [("SK-F010", "b"), ("SK-F010", "c")]
+    assert "File name too long" in problems[0].message
+    with pytest.raises(UserError, match="cannot be looked at"):
+        images_to_predict([Path("x" * 300)], load_description(dataset))
+
+
+@pytest.mark.parametrize("name", ["imagesTr", "labelsTr", "masksTr"])
+def test_folders_that_cannot_be_listed_are_told(dataset, monkeypatch, name):
+    put_mask(dataset, "a", labels_of(1))
+    listing = Path.iterdir
+
+    def refuse(path):
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    problems = find_cases(load_description(dataset))[1]
+    assert ("SK-F001", str(dataset / name)) in [(found.code, found.where) for found in problems]

@@ -1,10 +1,13 @@
 import json
 import pickle
+import shlex
+from pathlib import Path
 
 import pytest
 
-from segkit.dataset.checks.content import mend
-from segkit.dataset.description import check_content, load_description
+from segkit.dataset.checks.content import check_content
+from segkit.dataset.description import command, load_description
+from segkit.dataset.mending.content import mend_content
 from segkit.dataset.problems import CODES
 from segkit.errors import UserError
 
@@ -192,7 +195,7 @@ def test_v1_format_is_one_problem_with_the_whole_mend():
     shown = '"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, \
 "file_ending": ".nii.gz"'
     assert shown in fix_of(old, "SK-D007")
-    assert codes(mend(old)) == []
+    assert codes(mend_content(old, Path("dataset.json"))[0]) == []
 
 
 @pytest.mark.parametrize(
@@ -309,7 +312,18 @@ def test_no_value_crashes_the_checks(content, key, value):
         assert found.message
         assert found.fix
         assert found.severity == CODES[found.code][0]
-    mend({**content, key: value})
+    mend_content({**content, key: value}, Path("dataset.json"))
+
+
+def test_commands_can_be_pasted_into_a_shell(tmp_path, content):
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    for name in ("dataset.json", "it's.json"):
+        (folder / name).write_text(json.dumps(content))
+    typed = command("plan", load_description(folder), "-c", "2d")
+    assert typed == f"segkit plan '{folder}' -c 2d"
+    typed = command("plan", load_description(folder / "it's.json"))
+    assert shlex.split(typed) == ["segkit", "plan", str(folder / "it's.json")]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 import json
+import struct
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from segkit.dataset.image_io import count_channels, read_image, read_labels, write_labels
+from segkit.dataset.image_io import read_header, read_image, read_labels, write_labels
 from segkit.dataset.image_io.image2d_io import PLANE
 from segkit.dataset.image_io.tiff_io import count_pages
 from segkit.errors import UserError
@@ -44,7 +45,7 @@ def test_colours_are_channels(tmp_path, ending, channels):
     array = np.random.default_rng(1).integers(0, 255, (6, 7, channels)).astype(np.uint8)
     path = saved(tmp_path / f"a{ending}", array)
     assert np.array_equal(read_image([path]).array[:, 0], np.moveaxis(array, -1, 0))
-    assert count_channels(path) == channels
+    assert read_header(path).channels == channels
 
 
 def test_sixteen_bit_colours_keep_their_bits(tmp_path):
@@ -192,3 +193,39 @@ def test_images_larger_than_pillow_allows(tmp_path, monkeypatch, recwarn):
     assert np.array_equal(read_image([tmp_path / "a.png"]).array[0, 0], pixels)
     with pytest.raises(UserError, match="exceeds limit"):
         read_image([tmp_path / "a.bmp"])
+
+
+def with_tags(path, tag, values):
+    """Write the values of a tag, one a page, into a TIFF file of ITK."""
+    content = bytearray(path.read_bytes())
+    (offset,) = struct.unpack("<I", content[4:8])
+    for value in values:
+        (count,) = struct.unpack("<H", content[offset : offset + 2])
+        places = range(offset + 2, offset + 2 + 12 * count, 12)
+        (place,) = (i for i in places if struct.unpack("<H", content[i : i + 2]) == (tag,))
+        content[place + 8 : place + 12] = struct.pack("<I", value)
+        end = offset + 2 + 12 * count
+        (offset,) = struct.unpack("<I", content[end : end + 4])
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "slices"),
+    [((0, 0, 0), 3), ((2, 2, 2), 3), ((2, 2, 1), 2), ((0, 1, 1), 1), ((2, 4, 1), 1)],
+)
+def test_thumbnails_and_masks_after_the_pages_are_none(tmp_path, kinds, slices):
+    array = stack(tmp_path / "a.tif", 3)
+    with_tags(tmp_path / "a.tif", 254, kinds)
+    assert count_pages(tmp_path / "a.tif") == slices
+    assert np.array_equal(read_labels(tmp_path / "a.tif").array[0], array[:slices])
+
+
+@pytest.mark.parametrize(
+    ("tag", "values"), [(254, (1, 2, 2)), (254, (0, 2, 2)), (256, (7, 9, 7)), (258, (16, 16, 32))]
+)
+def test_pages_for_which_itk_makes_no_room_are_refused(tmp_path, tag, values):
+    """ITK reads some of these into memory that is not its own, and others wrongly."""
+    stack(tmp_path / "a.tif", 3)
+    with_tags(tmp_path / "a.tif", tag, values)
+    with pytest.raises(UserError, match="pages"):
+        read_labels(tmp_path / "a.tif")

@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 from segkit.dataset.image_io import (
     KNOWN_ENDINGS,
     READERS,
-    count_channels,
     ending_of,
+    read_header,
     read_image,
     read_labels,
     read_masks,
@@ -92,7 +92,7 @@ def test_first_axis_of_a_4d_image_is_the_channel(tmp_path):
     for reader in (None, "NibabelIO"):
         assert np.array_equal(read_image([path], reader).array, array.T)
         assert read_image([path], reader).geometry.spacing_mm == (3, 2, 1)
-    assert count_channels(path) == 2
+    assert read_header(path).channels == 2
     with pytest.raises(UserError, match="one channel; this file holds 2"):
         read_labels(path)
 

@@ -6,8 +6,15 @@ import jsonschema
 import pytest
 from json_examples import MULTILABEL, PLAIN, REGIONS, VALID
 
-from segkit.dataset.checks.content import CASE_KEYS, ENCODINGS, HARMLESS, OPTIONAL, REQUIRED
-from segkit.dataset.description import SCHEMA_FILE, check_content
+from segkit.dataset.checks.content import (
+    CASE_KEYS,
+    ENCODINGS,
+    HARMLESS,
+    OPTIONAL,
+    REQUIRED,
+    check_content,
+)
+from segkit.dataset.description import SCHEMA_FILE
 from segkit.dataset.image_io import KNOWN_ENDINGS, READERS
 
 SCHEMA = json.loads(SCHEMA_FILE.read_text())

@@ -10,6 +10,7 @@ from segkit.dataset.image_io.image2d_io import PLANE
 from segkit.dataset.label_files import (
     label_layout,
     label_path,
+    label_sources,
     read_annotation,
     read_label_map,
     structure_files,
@@ -159,7 +160,7 @@ def test_unannotated_structures_are_ignored_and_need_no_file(tmp_path):
 def test_masks_of_a_folder_on_different_grids_are_refused(tmp_path):
     write_label_map(tmp_path / "case", random_labels(2), structures(2), "folder", ".nii.gz")
     write_labels(tmp_path / "case" / "s2.nii.gz", np.zeros((3, 4, 6), np.uint8), TILTED)
-    with pytest.raises(UserError, match=r"\(3, 4, 6\).*differs from \(3, 4, 5\)"):
+    with pytest.raises(UserError, match=r"\(3, 4, 5\).*differs from \(3, 4, 6\)"):
         read_label_map(tmp_path / "case", structures(2))
 
 
@@ -197,3 +198,39 @@ def test_a_mask_on_another_grid_is_refused(tmp_path):
     case = Case(id="c", images=(), label=tmp_path / "case.nii.gz", mask=tmp_path / "mask.nii.gz")
     with pytest.raises(UserError, match="the mask has shape"):
         read_annotation(case, CLASSES)
+
+
+@pytest.mark.parametrize("stray", ["preview.png", "atlas.nii.gz"])
+def test_stray_files_in_a_label_folder_are_passed_over(tmp_path, stray):
+    labels, path = random_labels(2), tmp_path / "case"
+    write_label_map(path, labels, structures(2), "folder", ".nii.gz")
+    write_labels(path / stray, np.zeros((1, 9, 9), np.uint8), PLANE)
+    np.testing.assert_array_equal(read_label_map(path, structures(2)).array, labels.array)
+    found = read_label_map(path, structures(2), unannotated=("s1", "s2"))
+    assert (found.array == 2).all()
+    assert found.shape == labels.shape
+    for name in ("s1", "s2"):
+        (path / f"{name}.nii.gz").unlink()
+    with pytest.raises(UserError, match="no mask of a declared structure"):
+        read_label_map(path, structures(2), unannotated=("s1", "s2"))
+
+
+def test_two_files_for_one_structure_are_refused(tmp_path):
+    labels, path = random_labels(2), tmp_path / "case"
+    write_label_map(path, labels, structures(2), "folder", ".nii.gz")
+    write_labels(path / "s2.nii", 1 - labels.array[0], TILTED)
+    with pytest.raises(UserError, match=r"s2\.nii, s2\.nii\.gz"):
+        read_label_map(path, structures(2))
+    found = read_label_map(path, structures(2).without(("s2",))).array
+    np.testing.assert_array_equal(found, labels.array[1:])
+
+
+def test_sources_are_the_files_that_are_read(tmp_path):
+    path = tmp_path / "case"
+    write_label_map(path, random_labels(3), structures(3), "folder", ".nii.gz")
+    (path / "notes.txt").touch()
+    case = Case(id="case", images=(), label=path, unannotated=("s2",))
+    names = [file.name for file in label_sources(case, structures(3))]
+    assert names == ["s3.nii.gz", "s1.nii.gz"]
+    one = Case(id="one", images=(), label=tmp_path / "one.nii.gz")
+    assert label_sources(one, structures(3)) == (one.label,)

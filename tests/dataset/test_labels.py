@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segkit.dataset.labels import LabelClass, LabelSchema, Region, bit_numbers
+from segkit.dataset.labels import LabelClass, LabelSchema, Region, bit_numbers, is_whole
 from segkit.errors import UserError
 
 SCHEMA = LabelSchema(
@@ -42,6 +42,12 @@ def test_other_values_are_refused(raw, message):
     with pytest.raises(UserError, match=message) as caught:
         SCHEMA.encode(np.array(raw), source="case_1.nii.gz")
     assert "case_1.nii.gz" in str(caught.value)
+
+
+def test_whole_values_are_integers_but_for_noise():
+    values = np.array([0, -2.0, 2.0005, 1.5, np.nan, np.inf])
+    assert is_whole(values).tolist() == [True, True, True, False, False, False]
+    assert is_whole(np.array([[3]], np.uint8)).tolist() == [[True]]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int32])
@@ -109,6 +115,7 @@ def test_lists_of_one_are_plain_labels():
 def test_ignore_is_announced_in_three_ways(labels, content, values):
     schema = build(labels, **content)
     assert schema.ignore_values == values
+    assert schema.ignored_values == {*values, -1}
     assert schema.encode(np.array([*values, -1])).tolist() == [2] * (len(values) + 1)
 
 

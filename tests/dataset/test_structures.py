@@ -5,6 +5,7 @@ import pytest
 
 from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.dataset.structures import (
+    check_bitmask,
     decode_bitmask,
     decode_masks,
     encode_mask,
@@ -136,3 +137,22 @@ def test_more_structures_than_an_integer_has_bits_need_masks():
     with pytest.raises(UserError, match="63 structures do not fit") as caught:
         encode_structures(np.zeros((1, 2, 3, 5), np.int64), made, source="case_1.nii.gz")
     assert "case_1.nii.gz" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "ignore", "fine"),
+    [([1, 2, 4], 7, False), ([1, 2, 4], 8, True), ([1, 4], 2, True), ([1, 4], 5, False)],
+)
+def test_an_ignore_value_that_is_a_bitmask_itself_needs_masks(values, ignore, fine):
+    classes = tuple(LabelClass(name=f"s{v}", value=v) for v in values)
+    made = LabelSchema(classes=classes, overlapping=True, ignore_values=(ignore, -1))
+    raw = np.array([[[[0, 1, ignore]]]], np.uint8)
+    if fine:
+        check_bitmask(made, "x")
+        assert encode_structures(raw, made)[:, 0, 0, 2].tolist() == [2] * len(values)
+        return
+    with pytest.raises(UserError, match=f"ignore value {ignore} is also the bitmask"):
+        encode_structures(raw, made, source="x")
+    masks = np.zeros((made.structures_on_disk, 1, 1, 1), np.uint8)
+    masks[0] = ignore
+    assert encode_structures(masks, made)[:, 0, 0, 0].tolist() == [2] + [0] * (len(values) - 1)

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from segkit.dataset.problems import CODES
+from segkit.dataset.problems import CODES, LABEL_CODES
 from segkit.dataset.validation import validate_dataset
 
 SHAPE = (4, 5, 6)
@@ -87,11 +87,11 @@ def test_everything_is_found_in_one_run(dataset, put, rewrite):
     rewrite(labels={"background": 0, "liver": "1"}, colour="red")
     found = codes(dataset)
     assert found == [
-        *("SK-D006", "SK-D024", "SK-F007", "SK-F010", "SK-G001", "SK-V001", "SK-V007"),
+        *("SK-D006", "SK-D024", "SK-F007", "SK-F010", "SK-G001", "SK-V001", "SK-V003", "SK-V003"),
     ]
     report = validate_dataset(dataset, jobs=1)
     text = str(report)
-    assert text.index("Errors (4)") < text.index("Warnings (3)")
+    assert text.index("Errors (6)") < text.index("Warnings (2)")
     assert 'fix: write "liver": 1' in text
     assert not report.ok
 
@@ -101,6 +101,25 @@ def test_v1_and_inverted_labels_do_not_stop_the_check_of_the_files(dataset, put)
     old = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver", "2": "tumour"}}
     (dataset / "dataset.json").write_text(json.dumps(old))
     assert codes(dataset) == ["SK-D005", "SK-D007", "SK-D023", "SK-V003"]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"channel_names": ["CT"]},
+        {"file_ending": "nii.gz"},
+        {"labels": {"Background": 0, "liver": 1, "tumour": 2}},
+        {"labels": {"background": 0, "liver": "1", "tumour": 2.0}},
+    ],
+)
+def test_what_can_be_understood_in_one_way_does_not_hide_other_errors(
+    dataset, put, rewrite, faults
+):
+    put("labelsTr", "b", labels(1, 9))
+    rewrite(**faults)
+    report = validate_dataset(dataset, jobs=1)
+    assert "SK-V003" in {found.code for found in report.errors}
+    assert any(found.code.startswith("SK-D") for found in report.errors)
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]"])
@@ -260,6 +279,10 @@ def test_mixed_orientations_are_told(shared_data):
 @pytest.mark.parametrize("name", ["Dataset123_AxonMyelin", "Dataset151_SpinalCordGM"])
 def test_real_data_sets_are_ok(shared_data, name):
     assert codes(shared_data(name)) == []
+
+
+def test_what_leaves_labels_open_is_an_error_of_the_table():
+    assert {CODES[code][0] for code in LABEL_CODES} == {"error"}
 
 
 def test_every_code_has_a_severity_and_a_meaning():

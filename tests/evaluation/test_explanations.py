@@ -3,7 +3,6 @@ import pytest
 
 from segkit.dataset.labels import LabelClass, LabelSchema, Region
 from segkit.evaluation.explanations import enclosing_region, explain, label_errors
-from segkit.evaluation.statistics import tabulate
 
 REGIONS = (
     Region(name="whole", members=(1, 2, 4), paint=1),
@@ -94,11 +93,11 @@ def test_random_maps_agree_with_loops():
             assert [rim.wrong, rim.border, rim.inherited] == brute_force(ref, pred, {1, 2, 3}), seed
 
 
-def tables(dice):
-    scores = [{name: {"dice": value} for name, value in dice.items()}]
-    labels = [{name: case[name] for name in ("rim", "necrosis", "tip")} for case in scores]
-    regions = [{name: case[name] for name in ("whole", "core")} for case in scores]
-    return tabulate(labels, ["dice"]), tabulate(regions, ["dice"])
+def scores(*cases):
+    """Labels and regions of every case, from its Dice by name."""
+    found = [{name: {"dice": value} for name, value in case.items()} for case in cases]
+    labels = [{name: case[name] for name in ("rim", "necrosis", "tip")} for case in found]
+    return labels, [{name: case[name] for name in ("whole", "core")} for case in found]
 
 
 DICE = {"rim": 0.5, "necrosis": 0.75, "tip": None, "whole": 0.8, "core": 0.7}
@@ -106,7 +105,7 @@ DICE = {"rim": 0.5, "necrosis": 0.75, "tip": None, "whole": 0.8, "core": 0.7}
 
 def test_only_labels_below_their_region_are_explained():
     case = tuple(errors(REF, PRED).values())
-    (rim,) = explain([case, case], *tables(DICE))
+    (rim,) = explain([case, case], *scores(DICE, DICE))
     assert (rim.label, rim.region, rim.wrong_voxels) == ("rim", "whole", 6)
     assert (rim.dice_label, rim.dice_region) == (0.5, 0.8)
     assert (rim.volume_label_ml, rim.volume_region_ml) == (1.5, 3.5)
@@ -123,20 +122,31 @@ def test_only_labels_below_their_region_are_explained():
 def test_cases_weigh_by_their_voxels():
     first = tuple(errors(REF, PRED).values())
     second = tuple(errors([1, 1, 2, 2], [1, 1, 1, 1]).values())
-    (rim,) = explain([first, second], *tables(DICE))
+    (rim,) = explain([first, second], *scores(DICE, DICE))
     assert rim.wrong_voxels == 5
     assert rim.inherited == pytest.approx(2 / 5)
     assert rim.volume_label_ml == pytest.approx((1.5 + 1.0) / 2)
 
 
+def test_label_and_region_are_compared_over_the_same_cases():
+    first = tuple(errors(REF, PRED).values())
+    easy = tuple(errors([2, 2, 2, 0], [2, 2, 2, 0]).values())
+    hard = {**DICE, "rim": 0.5, "necrosis": None, "whole": 0.4}
+    without = {**DICE, "rim": None, "necrosis": None, "whole": 1.0}
+    assert explain([first, easy], *scores(hard, without)) == ()
+    (rim,) = explain([first, easy], *scores({**hard, "whole": 0.6}, {**without, "whole": 0.1}))
+    assert (rim.dice_label, rim.dice_region) == (0.5, 0.6)
+    assert (rim.volume_label_ml, rim.volume_region_ml) == (1.5, 3.5)
+    assert "around it (0.600, in the 1 of 2 cases where 'rim' is scored)" in rim.text
+
+
 def test_a_label_that_is_never_wrong_is_explained_by_its_absence():
     case = tuple(errors([1, 1], [1, 1]).values())
-    (rim,) = explain([case], *tables({**DICE, "necrosis": None}))
+    (rim,) = explain([case], *scores({**DICE, "necrosis": None}))
     assert (rim.border, rim.inherited) == (None, None)
     assert "None of its voxels is wrong" in rim.text
 
 
 def test_without_dice_nothing_is_explained():
     case = tuple(errors(REF, PRED).values())
-    tabulated = tabulate([{"rim": {"iou": 0.1}}], ["iou"])
-    assert explain([case], tabulated, tabulate([{"whole": {"iou": 0.9}}], ["iou"])) == ()
+    assert explain([case], [{"rim": {"iou": 0.1}}], [{"whole": {"iou": 0.9}}]) == ()

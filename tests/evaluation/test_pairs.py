@@ -154,7 +154,7 @@ def test_masks_of_the_dataset_count_for_its_own_labels(describe, tmp_path, messa
     assert summary.labels["whole"]["dice"].mean == 1
     assert any("1 of 1 cases are evaluated only inside their mask" in m for m in messages())
     (tmp_path / "labelsTr").rename(tmp_path / "elsewhere")
-    assert own_masks(tmp_path / "elsewhere", description) is None
+    assert own_masks(tmp_path / "elsewhere", description) == {}
     whole = evaluate_folders(tmp_path / "pred", tmp_path / "elsewhere", description, jobs=1)
     assert whole.labels["whole"]["dice"].mean == 0.8
     assert whole.made_from != summary.made_from
@@ -168,6 +168,16 @@ def test_masks_of_the_dataset_count_for_its_own_labels(describe, tmp_path, messa
     assert again.labels == summary.labels
 
 
+def test_cases_without_a_mask_of_the_dataset_are_evaluated_whole(describe, tmp_path):
+    description = describe()
+    write(tmp_path / "labelsTr", REF, "integers", description)
+    write(tmp_path / "pred", PRED, "integers", description)
+    write_mask(tmp_path / "masksTr", [1, 1, 0, 5])
+    (tmp_path / "masksTr/x.nii.gz").rename(tmp_path / "masksTr/y.nii.gz")
+    summary = evaluate_folders(tmp_path / "pred", tmp_path / "labelsTr", description, jobs=1)
+    assert summary.labels["whole"]["dice"].mean == 0.8
+
+
 def test_masks_of_other_cases_are_refused(describe, tmp_path):
     description = describe()
     write(tmp_path / "pred", PRED, "integers", description)
@@ -175,3 +185,16 @@ def test_masks_of_other_cases_are_refused(describe, tmp_path):
     (tmp_path / "masks/x.nii.gz").rename(tmp_path / "masks/y.nii.gz")
     with pytest.raises(UserError, match="no mask belongs to a predicted case"):
         pair_files(tmp_path / "pred", tmp_path / "pred", description, masks_dir=tmp_path / "masks")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_masks_of_an_explicit_list_are_those_of_training(describe, tmp_path, messages, listed):
+    write_mask(tmp_path / "masksTr", [1, 1, 0, 5])
+    (tmp_path / "masksTr" / "x.nii.gz").rename(tmp_path / "masksTr" / "y.nii.gz")
+    entry = {"images": ["image.nii.gz"], "label": "labelsTr/x.nii.gz"}
+    mask = {"mask": "masksTr/y.nii.gz"} if listed else {}
+    description = describe(dataset={"x": {**entry, **mask}})
+    write(tmp_path / "labelsTr", REF, "integers", description)
+    ((pair,), _) = pair_files(tmp_path / "labelsTr", tmp_path / "labelsTr", description)
+    assert pair.mask == (tmp_path / "masksTr" / "y.nii.gz" if listed else None)
+    assert any("SK-F027" in message for message in messages()) == (not listed)

@@ -1,7 +1,11 @@
+from dataclasses import fields
+
 import pytest
 
 from segkit.errors import UserError
 from segkit.evaluation.scoring import DEFAULT_METRICS, METRICS, SHARES, Scoring, check_scoring
+from segkit.evaluation.table import TITLES, UNDEFINED_IF_ABSENT
+from segkit.options import Evaluate
 
 
 def test_defaults():
@@ -15,6 +19,13 @@ def test_defaults():
         "volume_pred_ml",
     )
     assert set(METRICS) > SHARES
+
+
+def test_every_metric_has_a_heading_and_is_listed_in_the_help():
+    assert tuple(TITLES) == METRICS
+    assert set(METRICS) > {*SHARES, *UNDEFINED_IF_ABSENT}
+    listed = next(f.metadata["help"] for f in fields(Evaluate) if f.name == "metrics")
+    assert tuple(listed.partition(" (")[0].split()) == METRICS
 
 
 def test_metrics_come_in_their_usual_order_each_once():

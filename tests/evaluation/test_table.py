@@ -5,7 +5,15 @@ import pytest
 from segkit.evaluation.case import CaseScores
 from segkit.evaluation.explanations import Explanation
 from segkit.evaluation.summary import Summary, summarize
-from segkit.evaluation.table import absence, interval, mean_and_std, note, number, render_table
+from segkit.evaluation.table import (
+    absence,
+    interval,
+    lesion_remarks,
+    mean_and_std,
+    note,
+    number,
+    render_table,
+)
 
 OVERLAP = ("dice", "iou", "precision", "recall")
 
@@ -105,13 +113,19 @@ def test_undefined_statistics_are_spelled_out():
 
 def test_cases_that_nobody_annotated_are_told_apart_from_absence():
     statistics = make_summary({"x": [None, None, None, 0.5]}).labels["x"]["dice"]
-    assert absence(statistics) == "n/a (absent in 3 of 4)"
-    assert absence(statistics, 1) == "n/a (absent in 2, not annotated in 1 of 4)"
-    assert absence(statistics, 3) == "n/a (not annotated in 3 of 4)"
+    assert absence(statistics, "dice") == "n/a (absent in 3 of 4)"
+    assert absence(statistics, "dice", 1) == "n/a (absent in 2, not annotated in 1 of 4)"
+    assert absence(statistics, "dice", 3) == "n/a (not annotated in 3 of 4)"
     summary = make_summary({"liver": [0.5, None]})
     unknown = replace(summary.cases[1], unannotated=("liver",))
     table = render_table(replace(summary, cases=(summary.cases[0], unknown)))
     assert "n/a (not annotated in 1 of 2)" in table
+
+
+@pytest.mark.parametrize("metric", ["precision", "recall", "hd95_mm", "nsd", "lesion_recall"])
+def test_what_may_be_missed_or_invented_is_not_called_absent(metric):
+    row = render_table(make_summary({"liver": [0.5, 0.5, None]}, metrics=(metric,))).splitlines()[1]
+    assert row.endswith("n/a (undefined in 1 of 3)")
 
 
 def test_what_absence_counts_as_is_said():
@@ -127,6 +141,12 @@ def test_lesions_of_all_cases_are_added_up():
     lines = render_table(summary).splitlines()
     assert "lesions found" in lines[0]
     assert lines[-1] == "ms: 3 of 6 lesions of all cases are found, 3 are false (lesion F1 0.500)"
+
+
+def test_a_region_of_one_class_repeats_no_line():
+    metrics = ("lesion_tp", "lesion_fp", "lesion_fn")
+    summary = make_summary({"tip": [1.0]}, {"tip": [1.0], "whole": [2.0]}, metrics=metrics)
+    assert [line.split(":")[0] for line in lesion_remarks(summary)] == ["tip", "whole"]
 
 
 def test_explanations_stand_below_the_columns():

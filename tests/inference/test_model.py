@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,6 +49,7 @@ PLAN = Plan(
     intensities=(STATISTICS,),
     configurations={"2d": CONFIGURATION},
 )
+OTHER_PLAN = replace(PLAN, channel_names=("CT",))
 SETTINGS = ModelSettings(configuration="2d", recipe="default", patch_size=(8, 8), mirror_axes=(0,))
 
 
@@ -107,7 +109,28 @@ def test_other_folds_must_agree(folder, description):
     save_model(folder, other, PLAN, description)
     add_fold(folder, "0")
     save_model(folder, other, PLAN, description)
-    with pytest.raises(UserError, match="another plan, dataset or patch size"):
+    with pytest.raises(UserError) as caught:
+        save_model(folder, SETTINGS, PLAN, description)
+    assert "with another patch size ([16, 16], now [8, 8])\n" in str(caught.value)
+    save_model(folder, SETTINGS, PLAN, description, replaced_fold="fold_0")
+    add_fold(folder, "1")
+    with pytest.raises(UserError) as caught:
+        save_model(folder, replace(SETTINGS, label_layout="folder"), OTHER_PLAN, description)
+    different = "plan or dataset.json and label layout (integers, now folder)"
+    assert f"with another {different}\n" in str(caught.value)
+
+
+def test_models_of_an_older_version_say_what_to_do(folder, description):
+    save_model(folder, SETTINGS, PLAN, description)
+    content = json.loads((folder / "model.json").read_text()) | {"format_version": 1}
+    (folder / "model.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"format version 1 cannot be read(.|\n)*train it again"):
+        load_model(folder)
+    save_model(folder, SETTINGS, PLAN, description)
+    assert load_model(folder).settings == SETTINGS
+    (folder / "model.json").write_text(json.dumps(content))
+    add_fold(folder, "0")
+    with pytest.raises(UserError, match=r"format version 1 cannot be read(.|\n)*train it again"):
         save_model(folder, SETTINGS, PLAN, description)
 
 

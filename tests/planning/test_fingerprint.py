@@ -13,7 +13,9 @@ from segkit.planning import fingerprint as module
 from segkit.planning.fingerprint import (
     axis_permutation,
     dataset_hash,
+    description_hash,
     extract_fingerprint,
+    fingerprint_hash,
     load_fingerprint,
     save_fingerprint,
     update_fingerprint,
@@ -168,6 +170,7 @@ def test_update_keeps_the_file_current(folder, monkeypatch, caplog):
     path = folder / "work" / "fingerprint.json"
     first = update_fingerprint(path, description, cases, jobs=1)
     assert load_fingerprint(path) == first
+    assert fingerprint_hash(load_fingerprint(path)) == fingerprint_hash(first)
     assert json.loads(path.read_text())["made_from"] == dataset_hash(description, cases)
     measured, before = count_measured(monkeypatch), path.stat().st_mtime_ns
     assert update_fingerprint(path, description, cases, jobs=1) == first
@@ -188,6 +191,23 @@ def test_other_labels_make_every_case_new(folder, monkeypatch):
     second = extract_fingerprint(changed, cases, jobs=1, previous=first)
     assert measured == ["a"]
     assert second.cases[0].labelled_voxels > first.cases[0].labelled_voxels
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"name": "other", "numTraining": 9}, True),
+        ({"overwrite_image_reader_writer": "NibabelIO"}, False),
+        ({"labels": {"background": 0, "organ": 7, "tumour": 5, "ignore": 9}}, False),
+        ({"labels": {"background": 0, "organ": 5, "tumour": 7}}, False),
+        ({"labels": {"background": 0, "organ": 2, "tumour": 1}, "label_encoding": "multilabel"}
+         | {"unannotated": {"a": ["organ"]}}, False),
+    ],
+)  # fmt: skip
+def test_description_hash_follows_what_is_measured(folder, changes, same):
+    write_case(folder, "a", *random_case(0))
+    before, _ = write_json(folder)
+    assert (description_hash(write_json(folder, **changes)[0]) == description_hash(before)) == same
 
 
 def test_dataset_hash_follows_files_and_description(folder):
@@ -325,3 +345,30 @@ def test_overlapping_structures_and_their_combinations(folder):
     # Nobody looked for the front in b: it is neither there nor absent.
     assert (b.class_voxels, b.annotated_voxels) == ((6, 0, 2), (24, 0, 24))
     assert b.combinations == {"whole": 5, "whole+back": 1, "back": 1}
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0, 2.0)])
+def test_a_mask_that_lies_elsewhere_is_told(folder, spacing):
+    image, label = random_case(0)
+    write_case(folder, "a", image, label)
+    write(folder / "masksTr" / "a.nii.gz", np.ones_like(label, np.uint8), spacing, "RAS")
+    if spacing != (1.0, 1.0, 1.0):
+        with pytest.raises(UserError, match="SK-G002"):
+            extract_fingerprint(*write_json(folder), jobs=1)
+        return
+    (case,) = extract_fingerprint(*write_json(folder), jobs=1).cases
+    assert [note[:8] for note in case.notes] == ["[SK-G003", "[SK-G004"]
+    assert "masksTr/a.nii.gz" in case.notes[0]
+
+
+def test_every_structure_of_a_folder_is_compared_with_the_image(folder):
+    image, label = random_case(0)
+    write_case(folder, "a", image, label)
+    (folder / "labelsTr" / "a.nii.gz").unlink()
+    for name, spacing in (("organ", (1.0, 1.0, 1.0)), ("tumour", (1.0, 1.0, 2.0))):
+        write(folder / "labelsTr" / "a" / f"{name}.nii.gz", (label > 5).astype(np.uint8), spacing)
+    labels = {"background": 0, "organ": 1, "tumour": 2}
+    written = write_json(folder, labels=labels, label_encoding="multilabel")
+    with pytest.raises(UserError, match="SK-G002") as caught:
+        extract_fingerprint(*written, jobs=1)
+    assert str(caught.value.where).endswith("a/tumour.nii.gz")

@@ -10,6 +10,7 @@ from segkit.planning.frequencies import (
     occurrences,
     rare_structures,
     target_frequencies,
+    unannotated_cases,
 )
 
 CLASSES = tuple(LabelClass(name=name, value=value) for name, value in (("a", 1), ("b", 2)))
@@ -74,6 +75,12 @@ def test_a_case_without_annotation_is_no_absence():
     found = occurrences(counts)
     assert (found["a"].cases, found["a"].annotated_cases) == (2, 3)
     assert (found["b"].cases, found["b"].annotated_cases) == (1, 2)
+
+
+def test_cases_without_an_annotated_voxel_are_named():
+    counts = fingerprint((1, 0, 60, 50), (0, 0, 0, 40), (0, 0, 0, 0))
+    assert unannotated_cases(counts, OVERLAPPING) == ("case2",)
+    assert unannotated_cases(counts, OVERLAPPING.without(("b",))) == ("case1", "case2")
 
 
 def test_structures_of_few_cases_are_rare():

@@ -8,7 +8,13 @@ from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
 from segkit.planning.fingerprint import CaseFingerprint, Fingerprint
 from segkit.planning.patch import Budget
-from segkit.planning.plan import IntensityStatistics, load_plan, planned_description, save_plan
+from segkit.planning.plan import (
+    IntensityStatistics,
+    load_plan,
+    plan_source,
+    planned_description,
+    save_plan,
+)
 from segkit.planning.planner import PLANNERS, explain, make_plan, plan_lowres
 
 STATISTICS = IntensityStatistics(
@@ -26,7 +32,7 @@ def describe(channels=("MR",), labels=3):
     }
     return DatasetDescription(
         name="Dataset001_Fake",
-        folder=Path("Dataset001_Fake"),
+        file=Path("Dataset001_Fake/dataset.json"),
         channel_names=tuple(channels),
         labels=LabelSchema.from_description(values, content),
         file_ending=".nii.gz",
@@ -268,6 +274,7 @@ def test_plans_survive_the_disk(tmp_path):
     plan = planned(BRATS, "resenc_l", 4)
     save_plan(tmp_path / "plan.json", plan, made_from="x")
     assert load_plan(tmp_path / "plan.json") == plan
+    assert plan_source(tmp_path / "plan.json") == "x"
 
 
 def overlapping(counts, names=("a", "b", "c")):
@@ -317,6 +324,7 @@ def test_the_plan_tells_how_much_is_labelled_on_black():
     plan = make_plan(fake((32, 32, 32), in_zero=0.0123), describe())
     (line,) = [reason for reason in plan.reasons if "nonzero mask are" in reason]
     assert line == (
-        "voxels outside the nonzero mask are predicted like any other: 1.230% of the labelled "
+        "voxels outside the nonzero mask are predicted like any other "
+        "(loss.invalid_voxels background): 1.230% of the labelled "
         "voxels lie there, the limit is 0.01%"
     )

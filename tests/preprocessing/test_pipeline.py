@@ -96,6 +96,22 @@ def test_invalid_voxels_do_not_enter_the_mean():
     assert abs(image[0][inside].std() - 1) < 1e-5
 
 
+def test_labels_on_black_change_statistics_but_show_nothing():
+    volume = make_volume()
+    volume.array[0, 2, 2, 2:4] = 0
+    labels = np.zeros((1, 6, 7, 8), np.int16)
+    labels[0, 2, 2, 2] = 1
+    plan = make_plan((1.0, 1.0, 1.0), schemes=("zscore",), inside=True)
+    training, prediction = (preprocess_case(volume, x, plan, "it") for x in (labels, None))
+    assert training.seg is not None
+    assert training.seg[0, 0, 0, :2].tolist() == [1, -1]
+    np.testing.assert_array_equal(training.image == 0, prediction.image == 0)
+    box = volume.array[0, 2:4, 2:5, 2:6]
+    valid = np.append(box[box != 0], 0)
+    expected = (box[1, 1, 1] - valid.mean()) / valid.std()
+    assert training.image[0, 1, 1, 1] == pytest.approx(expected, rel=1e-4)
+
+
 def test_prediction_has_no_segmentation():
     assert preprocess_case(make_volume(), None, make_plan((1.0, 1.0, 1.0)), "it").seg is None
 

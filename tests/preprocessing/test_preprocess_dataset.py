@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 
@@ -178,14 +177,6 @@ def test_open_fresh(raw):
         open_fresh(folder, description, training_cases(description), make_plan(), "3d_fullres")
 
 
-def test_case_names_that_collide_are_refused(raw):
-    description = load_description(raw)
-    case = training_cases(description)[0]
-    clash = [case, dataclasses.replace(case, id=f"{case.id}_seg")]
-    with pytest.raises(UserError, match="overwrite"):
-        preprocess_dataset(description, clash, make_plan(), "3d_fullres", raw.parent / "p")
-
-
 STRUCTURES = {"background": 0, "whole": 1, "front": 2, "back": 4}
 
 
@@ -277,3 +268,16 @@ def test_a_region_of_interest_added_changed_or_removed_is_noticed(raw):
     assert run(raw) == 1
     assert set(np.unique(store(raw).seg("two"))) == {0, 1}
     assert run(raw) == 0
+
+
+def test_voxels_in_a_file_beside_the_header_are_noticed(raw):
+    for path in raw.glob("*Tr/*.nii.gz"):
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(path).replace(".nii.gz", ".mhd"))
+        path.unlink()
+    content = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps({**content, "file_ending": ".mhd"}))
+    assert run(raw) == 3
+    voxels = raw / "labelsTr" / "two.raw"
+    voxels.write_bytes(bytes(len(voxels.read_bytes())))
+    assert run(raw) == 1
+    assert not store(raw).seg("two").any()

@@ -146,7 +146,18 @@ class Empty(Many):
         return np.zeros((1, 6, 6, 6), np.int16)
 
 
-def records_of(source, batches, state=None, **limits):
+class Black(Many):
+    """The same where all background is invalid, and looks like the first class."""
+
+    def seg(self, case_id):
+        seg = super().seg(case_id)
+        return np.where(seg == 0, -1, seg).astype(np.int16)
+
+    def image(self, case_id):
+        return np.abs(self.seg(case_id)).astype(np.float32)
+
+
+def records_of(source, batches, state=None, invalid_voxels=None, **limits):
     """Three epochs that are validated on ``source``."""
     settings = PatchSettings(
         sampled_size=(2, 2, 2),
@@ -160,6 +171,7 @@ def records_of(source, batches, state=None, **limits):
         build(augment=lambda image, seg, generator: (image, seg)),
         network=Known(source.schema.num_outputs),
         schema=source.schema,
+        invalid_voxels=invalid_voxels,
         loss=lambda outputs, seg: outputs.mean(),
         validation_loader=PatchLoader(source, source.names, settings),
     )
@@ -182,6 +194,7 @@ def test_classes_that_time_ran_out_for_are_undefined():
     # One batch of two patches, and the classes come in turn.
     assert record.dice["c1"] == record.dice["c2"] == record.mean_dice == 1
     assert record.dice["c29"] is None
+    assert record.ema_dice is None, "other classes than in other epochs: no step of the trend"
 
 
 def test_epochs_without_any_class_leave_the_average_alone():
@@ -277,5 +290,15 @@ def test_a_loss_that_is_no_number_stops_the_run():
     def loss(outputs, seg):
         return outputs.sum() * float("nan")
 
-    with pytest.raises(UserError, match="no longer a number"):
+    with pytest.raises(UserError, match="no longer a number") as caught:
         train(run_of(build(loss=loss)))
+    assert "best.pt" not in str(caught.value)
+    with pytest.raises(UserError, match=r"best\.pt holds the best weights so far"):
+        train(run_of(build(loss=loss), TrainingState(best_dice=0.5)))
+
+
+def test_the_dice_counts_invalid_voxels_where_they_are_trained():
+    masked = records_of(Black(), 20, invalid_voxels="masked")[0].dice
+    trained = records_of(Black(), 20, invalid_voxels="background")[0].dice
+    assert masked["c1"] == masked["c2"] == trained["c2"] == 1
+    assert trained["c1"] < 0.5

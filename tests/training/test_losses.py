@@ -222,8 +222,11 @@ def test_target_channels():
     assert target.valid.tolist() == [[[0, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 1]]]
 
 
-def test_inverse_log_weights_are_bounded():
-    weights = inverse_log_weights({"never": 0.0, "half": 0.5, "always": 1.0})
-    assert weights["never"] == pytest.approx(1 / math.log(1.02))
+def test_inverse_log_weights_are_bounded_and_what_never_occurs_weighs_little():
+    weights = inverse_log_weights({"never": 0.0, "rare": 1e-9, "half": 0.5, "always": 1.0})
+    assert list(weights) == ["never", "rare", "half", "always"]
+    assert weights["never"] == weights["always"]
+    assert inverse_log_weights({"never": 0.0}) == {"never": 1.0}
+    assert weights["rare"] == pytest.approx(1 / math.log(1.02))
     assert weights["half"] == pytest.approx(1 / math.log(1.52))
     assert weights["always"] == pytest.approx(1 / math.log(2.02))

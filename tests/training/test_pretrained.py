@@ -234,3 +234,21 @@ def test_a_deeper_network_takes_what_fits_and_names_the_rest():
     assert all(torch.equal(after[name], before[name]) for name in done.fresh)
     assert done.fresh
     assert any(name.startswith("encoder.stages.3") for name in done.unused)
+    # Heads are numbered from the deepest: the widths 3 and 2 of this one meet 4 and 3 of that.
+    assert done.loaded_heads == ()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in heads(after).items())
+    _, text = begin(source, labels("a"))
+    assert "the output layers start fresh: those of the pretrained model have other widths" in text
+    assert "taken over" not in text.splitlines()[-1]
+
+
+def test_an_output_layer_is_taken_whole_or_not_at_all():
+    narrower = replace(NETWORK, features_per_stage=(5, 3, 4))
+    source = pretrained(labels("a"), plan=narrower)
+    fresh = network(labels("a")).state_dict()
+    state, text = begin(source, labels("a"))
+    for part in ("weight", "bias"):
+        deep, fine = (f"{HEADS}{i}.{part}" for i in (0, 1))
+        assert torch.equal(state[deep], source.weights[deep])
+        assert torch.equal(state[fine], fresh[fine])
+    assert "outputs taken over by name at 1 of 2 scales: background, a" in text

@@ -1,19 +1,59 @@
 """What a run that goes on may change, and what not."""
 
+import logging
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from segkit.config import Recipe, SamplingConfig, ScheduleConfig
+from segkit.config import LossConfig, Recipe, SamplingConfig, ScheduleConfig
 from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.files import write_json
+from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
+from segkit.runtime import log
 from segkit.structs import to_mapping
-from segkit.training.run import RunRecord, RunSettings, train_fold
+from segkit.training.run import RunRecord, RunSettings, read_record, train_fold
 from segkit.training.setup import TrainingTask
 
+PLAN = Plan(
+    planner="default",
+    dataset="Dataset001_Toy",
+    channel_names=("MR",),
+    transpose_forward=(0, 1, 2),
+    orientation=None,
+    intensities=(
+        IntensityStatistics(
+            mean=0.0,
+            median=0.0,
+            std=1.0,
+            min=0.0,
+            max=1.0,
+            percentile_00_5=0.0,
+            percentile_99_5=1.0,
+        ),
+    ),
+    configurations={
+        "3d_fullres": ConfigurationPlan(
+            spacing_mm=(1.0, 1.0, 1.0),
+            patch_size=(8, 8, 8),
+            batch_size=2,
+            median_shape=(16.0, 16.0, 16.0),
+            normalization=("zscore",),
+            normalize_inside_mask=(False,),
+            batch_dice=True,
+            network=NetworkPlan(
+                features_per_stage=(2, 4),
+                strides=((1, 1, 1), (2, 2, 2)),
+                kernel_sizes=((3, 3, 3), (3, 3, 3)),
+                convs_per_stage=(1, 1),
+                convs_per_decoder_stage=(1,),
+            ),
+        )
+    },
+)
 BEGUN = Recipe(sampling=SamplingConfig(class_weights={"a": 2.0}, case_weights={"x": 2.0}))
 
 
@@ -28,6 +68,65 @@ def resume(folder, recipe):
     )
     run = RunSettings(device=torch.device("cpu"), started=0.0, resume=True)
     train_fold(task, None, folder, run, draw=lambda path: None)
+
+
+class Cases:
+    """Bright voxels are the class; black ones are empty, but for one that is labelled."""
+
+    def __init__(self):
+        self.seg_zyx = np.random.default_rng(0).integers(-1, 2, (1, 16, 16, 16)).astype(np.int16)
+
+    def image(self, case_id):
+        return np.maximum(self.seg_zyx, 0).astype(np.float32)
+
+    def seg(self, case_id):
+        return self.seg_zyx
+
+    def locations(self, case_id):
+        return {1: np.argwhere(self.seg_zyx[0] == 1)}
+
+
+def short_task(**loss):
+    schedule = ScheduleConfig(epochs=1, iterations_per_epoch=1, validation_iterations=0)
+    return TrainingTask(
+        plan=replace(PLAN, force_invalid_to_background=False),
+        configuration="3d_fullres",
+        schema=LabelSchema(
+            classes=(LabelClass(name="a", value=1), LabelClass(name="never", value=2))
+        ),
+        split=Split(train=("x", "z"), val=("y",)),
+        fold=0,
+        recipe=Recipe(schedule=schedule, loss=LossConfig(**loss), precision="fp32"),
+        frequencies={"background": 0.9, "a": 0.1, "never": 0.0},
+        unannotated=("z",),
+    )
+
+
+def test_what_plan_and_data_decide_is_told_and_recorded_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(log, "propagate", True)
+    caplog.set_level(logging.INFO, logger="segkit")
+    run = RunSettings(device=torch.device("cpu"), started=0.0)
+    task = short_task(class_weights="auto")
+    train_fold(task, Cases(), tmp_path, run, draw=lambda path: None)
+    told = "\n".join(record.getMessage() for record in caplog.records)
+    for line in (
+        "loss.invalid_voxels: empty voxels are trained as background",
+        "loss.class_weights auto: background 1.53, a 8.82, never 1.53",
+        "no training case has any never",
+        "no voxel is annotated in z: not drawn",
+        "there will be no best.pt",
+    ):
+        assert told.count(line) == 1, line
+    record = read_record(tmp_path)
+    weights = record.resolved.loss.class_weights
+    assert weights == pytest.approx({"background": 1.53, "a": 8.82, "never": 1.53}, rel=1e-2)
+    assert record.resolved.loss.invalid_voxels == "background"
+    assert record.requested == task.recipe
+    changed = replace(task, frequencies={"background": 0.5, "a": 0.25, "never": 0.25})
+    longer = replace(task.recipe, schedule=replace(task.recipe.schedule, epochs=2))
+    goes_on = replace(run, resume=True)
+    train_fold(replace(changed, recipe=longer), Cases(), tmp_path, goes_on, draw=lambda path: None)
+    assert read_record(tmp_path).resolved.loss.class_weights == weights
 
 
 @pytest.mark.parametrize(

@@ -157,5 +157,38 @@ def test_sampling_weights_of_strangers_are_refused():
         build_parts(task(class_weights={"A": 3}), None, torch.device("cpu"))
     with pytest.raises(UserError, match=r"no 'z'(.|\n)*sampling\.case_weights"):
         build_parts(task(case_weights={"z": 3}), None, torch.device("cpu"))
-    with pytest.raises(UserError, match="every weight is 0"):
+    with pytest.raises(UserError, match=r"every weight is 0 \(1 in all\)"):
         build_parts(task(case_weights={"x": 0, "y": 1}), None, torch.device("cpu"))
+
+
+def test_cases_without_annotation_are_never_drawn_for_training():
+    def settings(given, *unannotated):
+        split = Split(train=("w", "x", "z"), val=("y",))
+        made = replace(task(case_weights=given), split=split, unannotated=unannotated)
+        parts = build_parts(made, None, torch.device("cpu"))
+        assert parts.validation_loader.settings.case_weights is None
+        return parts.train_loader.settings.case_weights
+
+    assert settings(None, "y") is None
+    assert settings(None, "x", "y") == (1, 0, 1)
+    assert settings({"x": 3, "z": 2}, "x") == (1, 0, 2)
+    with pytest.raises(UserError, match="no training case that may be drawn has an annotated"):
+        settings({"w": 0, "z": 0}, "x")
+    with pytest.raises(UserError, match="no training case that may be drawn has an annotated"):
+        settings(None, "w", "x", "z")
+
+
+@pytest.mark.parametrize(
+    ("forced", "given", "expected"),
+    [
+        (True, None, "masked"),
+        (False, None, "background"),
+        (False, "masked", "masked"),
+        (True, "background", "background"),
+    ],
+)
+def test_invalid_voxels_are_trained_where_they_are_predicted(forced, given, expected):
+    plan = replace(PLAN, force_invalid_to_background=forced)
+    changed = replace(task(), plan=plan, recipe=Recipe(loss=LossConfig(invalid_voxels=given)))
+    parts = build_parts(changed, None, torch.device("cpu"))
+    assert parts.invalid_voxels == parts.loss.config.invalid_voxels == expected

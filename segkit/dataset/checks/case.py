@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.checks.geometry import Grid, check_forms, compare_grids
-from segkit.dataset.checks.label_parts import Expectations, grid_of, unreadable
-from segkit.dataset.checks.label_values import LabelFindings, check_labels
+from segkit.dataset.checks.expectations import Expectations, unreadable
+from segkit.dataset.checks.geometry import Grid, check_forms, compare_grids, grid_of
+from segkit.dataset.checks.label_values import LabelFindings, check_label_values
 from segkit.dataset.image_io import read_image, read_labels
 from segkit.dataset.label_files import LabelLayout
 from segkit.dataset.nonzero import nonzero_mask
@@ -56,7 +56,7 @@ class _Images:
 def check_case(expected: Expectations, case: Case) -> Findings:
     """Read all files of a case and return everything that is wrong with them."""
     images = _check_images(expected, case)
-    labels = check_labels(expected, case)
+    labels = check_label_values(expected, case)
     mask, mask_grids, misread = _read_mask(expected, case)
     grids = (*images.grids, *labels.grids, *mask_grids)
     problems = [*images.problems, *labels.problems, *misread]

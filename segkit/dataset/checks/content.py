@@ -1,11 +1,11 @@
-"""All problems of a dataset.json in one list, and the mends that are beyond doubt."""
+"""All problems of a dataset.json in one list."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from segkit.dataset.checks.labels import check_labels, is_inverted, turned_round
+from segkit.dataset.checks.labels import check_labels, turned_round
 from segkit.dataset.checks.structures import check_unannotated
 from segkit.dataset.image_io import KNOWN_ENDINGS, READERS, check_reader
 from segkit.dataset.problems import Problem, problem
@@ -61,34 +61,26 @@ def check_content(content: Any, source: object) -> list[Problem]:
     return found + _check_optional(content, source)
 
 
-def mend(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content with everything repaired that has only one possible meaning.
-
-    That is nnU-Net v1's ``modality``, inverted labels, and a file ending without its dot.
-    """
-    mended = dict(content)
-    if _is_v1(content):
-        mended["channel_names"] = mended.pop("modality")
-        mended.setdefault("file_ending", _V1_ENDING)
-    labels = mended.get("labels")
-    if isinstance(labels, Mapping) and is_inverted(labels):
-        mended["labels"] = turned_round(labels)
-    ending = mended.get("file_ending")
-    if isinstance(ending, str) and f".{ending}".lower() in KNOWN_ENDINGS:
-        mended["file_ending"] = f".{ending}"
-    return mended
-
-
-def _is_v1(content: Mapping[str, Any]) -> bool:
+def is_v1(content: Mapping[str, Any]) -> bool:
+    """Whether a dataset.json names its channels as nnU-Net v1 did."""
     return "modality" in content and "channel_names" not in content
+
+
+def from_v1(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a dataset.json of nnU-Net v1 into one of v2: the keys, and labels written inverted."""
+    others = {key: value for key, value in content.items() if key != "modality"}
+    turned = {"file_ending": _V1_ENDING, **others, "channel_names": content["modality"]}
+    if isinstance(labels := content.get("labels"), Mapping):
+        turned["labels"] = turned_round(labels)
+    return turned
 
 
 def _check_missing(content: Mapping[str, Any], source: object) -> list[Problem]:
     missing = [key for key in REQUIRED if key not in content]
     found = []
-    if _is_v1(content):
-        mended = mend(content)
-        keys = {key: mended[key] for key in REQUIRED if key in mended}
+    if is_v1(content):
+        turned = from_v1(content)
+        keys = {key: turned[key] for key in REQUIRED if key in turned}
         fix = f"replace modality and labels by: {shown(keys, 2000)[1:-1]}"
         what = "this is the nnU-Net v1 format ('modality')"
         found.append(problem("SK-D007", what, where=source, fix=fix))

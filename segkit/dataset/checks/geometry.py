@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.image_io import SPACING_TOLERANCE, nibabel_io
+from segkit.dataset.image_io import SPACING_TOLERANCE, nibabel_io, read_header
 from segkit.dataset.problems import Problem, problem
-from segkit.types import Geometry, Shape
+from segkit.types import Geometry, Shape, Volume
 
 ORIGIN_TOLERANCE = 0.01
 """Largest distance between origins, in voxels."""
@@ -30,6 +30,8 @@ class Grid:
     file: Path
     shape: Shape
     geometry: Geometry
+    several: bool = False
+    """Whether the file has several values a voxel."""
 
     @property
     def is_plane(self) -> bool:
@@ -37,9 +39,28 @@ class Grid:
         return self.shape[0] == 1 or self.geometry.stored_ndim == 2
 
 
+def grid_of(volume: Volume, file: Path) -> Grid:
+    """Return the grid of what was read."""
+    several = len(volume.array) > 1
+    return Grid(file=file, shape=volume.shape, geometry=volume.geometry, several=several)
+
+
+def read_grid(file: Path, reader: str | None) -> Grid:
+    """Return the grid a file has by its header.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    header = read_header(file, reader)
+    several = header.channels > 1
+    return Grid(file=file, shape=header.shape, geometry=header.geometry, several=several)
+
+
 def compare_grids(other: Grid, first: Grid, case: Case) -> list[Problem]:
     """Return the problems of a file whose grid differs from that of the first image."""
     told = partial(problem, where=other.file, case=case.id)
+    if other.several and other.shape[0] == 1 and _stored(first) == 2:
+        other = _without_third_axis(other, first)
     if other.is_plane != first.is_plane or _stored(other) != _stored(first):
         what = f"{_kind(other)}, while {first.file.name} is {_kind(first)}"
         return [told("SK-G006", what, fix="export the file again with all axes of the image")]
@@ -50,6 +71,12 @@ def compare_grids(other: Grid, first: Grid, case: Case) -> list[Problem]:
         what = f"shape {other.shape} (z, y, x) differs from {first.shape} of {first.file.name}"
         return [told("SK-G001", what, fix=fix)]
     return _compare_headers(other, first, told)
+
+
+def _without_third_axis(masks: Grid, plane: Grid) -> Grid:
+    """Take masks of a plane for planes: NIfTI gives them a third axis, to have a fourth."""
+    spacing_mm = (plane.geometry.spacing_mm[0], *masks.geometry.spacing_mm[1:])
+    return replace(masks, geometry=replace(plane.geometry, spacing_mm=spacing_mm))
 
 
 def _compare_headers(other: Grid, first: Grid, told: Callable[..., Problem]) -> list[Problem]:
@@ -92,17 +119,16 @@ def check_forms(grid: Grid, case: Case) -> list[Problem]:
     if len(forms) < 2:
         return []
     sform, qform = forms["sform"], forms["qform"]
-    mm = _farthest(sform - qform, grid.shape)
-    # In the header's own unit, which need not be mm.
+    # In voxels, because the header's unit need not be mm.
     sizes = np.linalg.norm(sform[:3, :3], axis=0)
-    voxels = mm / float(sizes[sizes > 0].min(initial=np.inf))
+    voxels = _farthest(sform - qform, grid.shape) / float(sizes[sizes > 0].min(initial=np.inf))
     if voxels <= FORM_TOLERANCE:
         return []
     ours = nibabel_io.affine_of(grid.geometry)
     used = min(forms, key=lambda name: _farthest(forms[name] - ours, grid.shape))
     what = (
-        f"sform and qform of the header place voxels up to {mm:.3g} mm ({voxels:.3g} voxels) "
-        f"apart (tolerance {FORM_TOLERANCE:g} voxels); the {used} is used"
+        f"sform and qform of the header place one voxel up to {voxels:.3g} voxels apart "
+        f"(tolerance {FORM_TOLERANCE:g}); the {used} is used"
     )
     fix = (
         f"if the {used} is right, nothing needs to be done here, but other programs may read the "
@@ -112,7 +138,7 @@ def check_forms(grid: Grid, case: Case) -> list[Problem]:
 
 
 def _farthest(difference: np.ndarray, shape_zyx: Shape) -> float:
-    """Return how far a difference of affines moves the corner it moves most, in mm."""
+    """Return how far a difference of affines moves the corner it moves most, in their unit."""
     ends = [(0, size - 1) for size in shape_zyx[::-1]]
     corners = np.array([(*corner, 1) for corner in itertools.product(*ends)]).T
     return float(np.linalg.norm((difference @ corners)[:3], axis=0).max())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, partial
@@ -13,25 +13,13 @@ import numpy as np
 
 from segkit.dataset.case_files import MULTILABEL
 from segkit.dataset.cases import Case
-from segkit.dataset.checks.geometry import Grid
+from segkit.dataset.checks.expectations import Expectations, unreadable
+from segkit.dataset.checks.geometry import Grid, grid_of
 from segkit.dataset.image_io import read_labels, read_masks
 from segkit.dataset.label_files import LabelLayout, structure_files
-from segkit.dataset.labels import LabelSchema
 from segkit.dataset.problems import Problem, problem
+from segkit.dataset.structures import check_bitmask
 from segkit.errors import UserError
-from segkit.types import Volume
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expectations:
-    """What dataset.json promises about every case."""
-
-    channels: int
-    labels: LabelSchema | None
-    """None leaves label values unchecked."""
-    reader: str | None
-    overlapping: bool = False
-    """Whether a case may have several masks; said apart because ``labels`` may be unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +60,9 @@ def read_parts(label: Path, expected: Expectations, case: Case) -> tuple[list[Pa
     grid = grid_of(volume, label)
     if len(volume.array) > 1:
         return _split(volume.array, grid, expected, case)
-    encoding: Literal["classes", "bits"] = "bits" if expected.overlapping else "classes"
-    return [Part(voxels=volume.array[0], grid=grid, encoding=encoding)], []
-
-
-def grid_of(volume: Volume, file: Path) -> Grid:
-    """Return the grid of what was read."""
-    return Grid(file=file, shape=volume.shape, geometry=volume.geometry)
-
-
-def unreadable(error: UserError, file: Path, case: Case) -> Problem:
-    """Turn a reader's refusal into a problem."""
-    fix = error.fix or "restore the file from its source"
-    return problem("SK-F010", error.what, where=error.where or file, fix=fix, case=case.id)
+    if expected.overlapping:
+        return _take_bitmask(volume.array[0], grid, expected, case)
+    return [Part(voxels=volume.array[0], grid=grid, encoding="classes")], []
 
 
 def _refused(error: UserError, file: Path, expected: Expectations, case: Case) -> Problem:
@@ -98,6 +76,19 @@ def _refused(error: UserError, file: Path, expected: Expectations, case: Case) -
     what = f"the label file holds {count} volumes (4D, or colours); labels are one integer a voxel"
     fix = f"store one integer a voxel; are they masks of structures, then write {MULTILABEL}"
     return problem("SK-G006", what, where=file, fix=fix, case=case.id)
+
+
+def _take_bitmask(
+    voxels: np.ndarray, grid: Grid, expected: Expectations, case: Case
+) -> tuple[list[Part], list[Problem]]:
+    """Take a file with one integer a voxel, if that can tell the structures apart."""
+    try:
+        if expected.labels is not None:
+            check_bitmask(expected.labels, grid.file)
+    except UserError as error:
+        fix = error.fix or "store one mask a structure"
+        return [], [problem("SK-F026", error.what, where=grid.file, fix=fix, case=case.id)]
+    return [Part(voxels=voxels, grid=grid, encoding="bits")], []
 
 
 def _split(
@@ -125,33 +116,43 @@ def _read_folder(
     folder: Path, expected: Expectations, case: Case
 ) -> tuple[list[Part], list[Problem]]:
     """Read a folder with a file a structure."""
-    files, schema = structure_files(folder), expected.labels
+    try:
+        files, schema = structure_files(folder), expected.labels
+    except UserError as error:
+        return [], [unreadable(error, folder, case)]
     declared = [structure.name for structure in schema.classes] if schema else sorted(files)
-    parts, problems = [], _check_folder(folder, files.keys(), declared, case)
-    for name in (name for name in declared if name in files):
+    parts, problems = [], _check_folder(folder, files, declared, case)
+    for name in (name for name in declared if len(files.get(name, ())) == 1):
+        (file,) = files[name]
         try:
-            volume = read_labels(files[name], expected.reader)
+            volume = read_labels(file, expected.reader)
         except UserError as error:
-            problems.append(_refused(error, files[name], expected, case))
+            problems.append(_refused(error, file, expected, case))
             continue
-        grid = grid_of(volume, files[name])
+        grid = grid_of(volume, file)
         part = Part(voxels=volume.array[0], grid=grid, encoding="mask", structure=name)
         parts.append(part)
     return parts, problems
 
 
 def _check_folder(
-    folder: Path, names: Collection[str], declared: list[str], case: Case
+    folder: Path, files: Mapping[str, Sequence[Path]], declared: list[str], case: Case
 ) -> list[Problem]:
     told = partial(problem, where=folder, case=case.id)
-    surplus = sorted(set(names) - set(declared))
+    surplus = sorted(files.keys() - set(declared))
     problems = []
     for name in declared:
-        if name not in names and name not in case.unannotated:
+        if len(files.get(name, ())) > 1:
+            what = f"the files of {name!r}: {', '.join(file.name for file in files[name])}"
+            problems.append(told("SK-F028", what, fix="keep one of them"))
+        elif name not in files and name not in case.unannotated:
             fix = 'add a mask, empty if the structure is not there, or name it under "unannotated"'
             if close := get_close_matches(name, surplus, n=1):
                 fix = f"rename {close[0]} to {name}"
             problems.append(told("SK-F022", f"there is no file for {name!r}", fix=fix))
+    if not problems and not files.keys() & set(declared):
+        fix = "add a mask of one of them, which tells the grid, or remove the case"
+        problems.append(told("SK-F022", "there is no file of any structure", fix=fix))
     if surplus:
         listed = ", ".join(surplus[:5]) + (", ..." if len(surplus) > 5 else "")
         what = f"{len(surplus)} files are named after no structure: {listed}"

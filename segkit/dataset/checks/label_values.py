@@ -10,15 +10,14 @@ from functools import partial
 import numpy as np
 
 from segkit.dataset.cases import Case
+from segkit.dataset.checks.expectations import Expectations
 from segkit.dataset.checks.geometry import Grid
-from segkit.dataset.checks.label_parts import Expectations, Part, layout_of, read_parts
+from segkit.dataset.checks.label_parts import Part, layout_of, read_parts
 from segkit.dataset.label_files import LabelLayout
-from segkit.dataset.labels import UNANNOUNCED_IGNORE, LabelSchema
+from segkit.dataset.labels import UNANNOUNCED_IGNORE, LabelSchema, is_whole
 from segkit.dataset.problems import Problem, problem
 from segkit.dataset.structures import PRESENT
 
-FRACTION_TOLERANCE = 1e-3
-"""Largest distance of a label from an integer."""
 _LISTED = 10
 _YES = 255
 """What many programs write for "yes" in a mask."""
@@ -41,7 +40,7 @@ class LabelFindings:
     """(Z, Y, X) bool: not ignored; of structures, at least one is not. None as above."""
 
 
-def check_labels(expected: Expectations, case: Case) -> LabelFindings:
+def check_label_values(expected: Expectations, case: Case) -> LabelFindings:
     """Read the labels of a case and return everything that is wrong with their values."""
     if case.label is None:
         return LabelFindings()
@@ -77,7 +76,7 @@ def _check_values(part: Part, schema: LabelSchema | None, case: Case) -> list[Pr
         what = f"{mask}{counts[~finite].sum()} label voxels are NaN or infinite"
         return [told("SK-V001", what, fix="replace them by a declared value")]
     found = []
-    if (off := ~_is_whole(values)).any():
+    if (off := ~is_whole(values)).any():
         what = f"{mask}fractional values: {_listing(values[off], counts[off])}"
         fix = "export again with nearest-neighbour interpolation and an integer type"
         found.append(told("SK-V002", what, fix=fix))
@@ -97,26 +96,17 @@ def _check_values(part: Part, schema: LabelSchema | None, case: Case) -> list[Pr
     return found
 
 
-def _is_whole(values: np.ndarray) -> np.ndarray:
-    if np.issubdtype(values.dtype, np.integer):
-        return np.ones(len(values), dtype=bool)
-    whole = np.zeros(len(values), dtype=bool)
-    finite = np.isfinite(values)
-    whole[finite] = np.abs(values[finite] - np.rint(values[finite])) <= FRACTION_TOLERANCE
-    return whole
-
-
 def _whole(part: Part) -> Iterator[tuple[float, int, int]]:
     """Yield every value that is an integer: as stored, as an integer, and its voxels."""
     values, counts = part.values
-    kept = _is_whole(values)
+    kept = is_whole(values)
     for value, count in zip(values[kept].tolist(), counts[kept].tolist(), strict=True):
         yield value, round(value), count
 
 
 def _meaning(value: int, part: Part, schema: LabelSchema) -> tuple[frozenset[str], int]:
     """Return the classes a value stands for, and what of it nobody declared (0 for nothing)."""
-    if value == 0 or _is_ignored(value, schema):
+    if value == 0 or value in schema.ignored_values:
         return frozenset(), 0
     if part.encoding == "classes":
         names = frozenset(c.name for c in schema.classes if c.value == value)
@@ -131,10 +121,6 @@ def _meaning(value: int, part: Part, schema: LabelSchema) -> tuple[frozenset[str
     bits = zip(schema.classes, schema.structure_bits, strict=True)
     held = {structure.name: 1 << bit for structure, bit in bits if value >> bit & 1}
     return frozenset(held), value - sum(held.values())
-
-
-def _is_ignored(value: int, schema: LabelSchema) -> bool:
-    return value == UNANNOUNCED_IGNORE or value in schema.ignore_values
 
 
 def _undeclared(part: Part, schema: LabelSchema) -> Counter[int]:
@@ -173,7 +159,7 @@ def _locate(
             continue
         values = [(stored, value) for stored, value, _ in _whole(part)]
         labels = [stored for stored, value in values if _meaning(value, part, schema)[0] - gone]
-        ignored = [stored for stored, value in values if _is_ignored(value, schema)]
+        ignored = [stored for stored, value in values if value in schema.ignored_values]
         labelled |= np.isin(part.voxels, labels)
         annotated |= ~np.isin(part.voxels, ignored)
     return labelled, annotated
@@ -196,8 +182,13 @@ def _check_unannotated(counts: Mapping[str, int], case: Case) -> list[Problem]:
 
 def _listing(values: Sequence[float] | np.ndarray, counts: Sequence[int] | np.ndarray) -> str:
     pairs = zip(values[:_LISTED], counts[:_LISTED], strict=True)
-    listed = ", ".join(f"{value:g} ({count} voxels)" for value, count in pairs)
+    listed = ", ".join(f"{_written(value)} ({count} voxels)" for value, count in pairs)
     return listed + (f" and {len(values) - _LISTED} more" if len(values) > _LISTED else "")
+
+
+def _written(value: float) -> str:
+    """Write a value with all digits of a whole one."""
+    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def _undeclared_fix(unknown: Mapping[int, int], part: Part, schema: LabelSchema) -> str:

@@ -5,24 +5,19 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from segkit.dataset.case_names import same_name
 from segkit.dataset.checks.regions import check_regions, declared_values
-from segkit.dataset.checks.structures import (
-    LARGEST_BIT,
-    check_structures,
-    combinations_below,
-    is_multilabel,
-)
+from segkit.dataset.checks.structures import LARGEST_BIT, check_structures
+from segkit.dataset.labels import SPECIAL_NAMES, class_entries, is_multilabel
 from segkit.dataset.problems import Problem, problem
 from segkit.json_text import is_int, shown
 
 LARGEST_VALUE = 2**31 - 1
 MOST_CLASSES = 2**15 - 2
 """Classes whose indices, and the index of ignored voxels, fit int16."""
-SPECIAL = ("background", "ignore")
-"""Names in labels that stand for no class."""
 
 
 def is_inverted(labels: Mapping[str, Any]) -> bool:
@@ -78,7 +73,7 @@ def check_labels(content: Mapping[str, Any], source: object) -> list[Problem]:
             return [problem("SK-D023", what, where=where, fix=fix)]
         fix = f'write "labels": {shown(labels, 2000)}'
         found.append(problem("SK-D023", what, where=where, fix=fix))
-    entries = {name: value for name, value in labels.items() if name not in SPECIAL}
+    entries = class_entries(labels)
     found += _check_number(entries, where)
     found += _check_background(labels, where)
     found += _check_names(labels, where)
@@ -98,9 +93,9 @@ def _check_number(entries: Mapping[str, Any], where: str) -> list[Problem]:
         what = "labels declares nothing besides background and ignore"
         fix = 'declare the classes to segment, such as "liver": 1'
         return [problem("SK-D020", what, where=where, fix=fix)]
-    if (count := len(declared_values(entries))) > MOST_CLASSES:
+    if (number := len(declared_values(entries))) > MOST_CLASSES:
         fix = f"merge classes; up to {MOST_CLASSES} can be told apart"
-        return [problem("SK-D041", f"{count} classes are declared", where=where, fix=fix)]
+        return [problem("SK-D041", f"{number} classes are declared", where=where, fix=fix)]
     return []
 
 
@@ -131,7 +126,7 @@ def _check_names(labels: Mapping[str, Any], where: str) -> list[Problem]:
     for name in labels:
         groups[same_name(" ".join(name.split()))].append(name)
     # "Background": 0 without "background" is told with the background.
-    reserved = [name for name in SPECIAL if name != "background" or name in labels]
+    reserved = [name for name in SPECIAL_NAMES if name != "background" or name in labels]
     found = []
     for key, names in groups.items():
         if not key:
@@ -222,14 +217,11 @@ def _reasons_against(
         return [("no integer", fix)]
     if abs(value) > LARGEST_VALUE:
         return [("out of range", f"use a value between {-LARGEST_VALUE} and {LARGEST_VALUE}")]
-    taken = {0, *(v for v in declared_values(labels) if v < LARGEST_VALUE)}
-    free = max(taken) + 1
-    entries = {name: entry for name, entry in labels.items() if name not in SPECIAL}
-    if is_multilabel(content):
-        if 0 < value < combinations_below(entries) and value not in taken:
-            return [("also a combination of structures", "use -1, in the files too")]
-        free = -1
+    entries, overlapping = class_entries(labels), is_multilabel(content)
+    # Whether it is a bitmask, too, is told with the files: there may be masks instead.
+    taken = declared_values(entries) | ({0, 1} if overlapping else {0})
     if value in taken:
+        free = -1 if overlapping else next(v for v in count(1) if v not in taken)
         fix = f"use another value, such as {free}, in the files too"
         return [(f"also {_owner(entries, value)}", fix)]
     return []
@@ -239,4 +231,4 @@ def _owner(entries: Mapping[str, Any], value: int) -> str:
     for name, entry in entries.items():
         if value in (entry if isinstance(entry, list) else [entry]):
             return f"a value of {shown(name)}"
-    return "the background"
+    return "the background" if value == 0 else "what a mask holds where its structure is"

@@ -13,9 +13,13 @@ from segkit.json_text import is_int, shown
 _ORDER = "regions_class_order"
 
 
-def declared_values(labels: Mapping[str, Any]) -> set[int]:
-    """Class values that labels declares: by themselves or as members of regions."""
-    lists = (v if isinstance(v, list) else [v] for n, v in labels.items() if n != "ignore")
+def declared_values(entries: Mapping[str, Any]) -> set[int]:
+    """Class values that labels declares: by themselves or as members of regions.
+
+    Args:
+        entries: Labels without background and ignore.
+    """
+    lists = (value if isinstance(value, list) else [value] for value in entries.values())
     return {value for members in lists for value in members if is_int(value) and value > 0}
 
 

@@ -6,29 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from segkit.dataset.case_names import is_usable
-from segkit.dataset.labels import bit_numbers
+from segkit.dataset.labels import class_entries, is_multilabel
 from segkit.dataset.problems import Problem, problem
 from segkit.dataset.structures import LARGEST_BITMASK
 from segkit.errors import nearest
 from segkit.json_text import is_int, shown
 
 LARGEST_BIT = 1 << (LARGEST_BITMASK - 1)
-
-
-def is_multilabel(content: Mapping[str, Any]) -> bool:
-    """Whether the labels of a dataset.json are structures that may overlap."""
-    return content.get("label_encoding") == "multilabel"
-
-
-def combinations_below(entries: Mapping[str, Any]) -> int:
-    """Return the number that is above every bitmask of these structures.
-
-    0 where their values are malformed, or more than a bitmask holds.
-    """
-    values = list(entries.values())
-    well = bool(values) and all(is_int(v) and 0 < v <= LARGEST_BIT for v in values)
-    bits = bit_numbers(values) if well else []
-    return 1 << (1 + max(bits)) if bits and max(bits) < LARGEST_BITMASK else 0
 
 
 def check_structures(
@@ -98,8 +82,7 @@ def check_unannotated(content: Mapping[str, Any], where: str) -> list[Problem]:
         fix = 'declare "label_encoding": "multilabel", or mark the voxels with an ignore_label'
         return [problem("SK-D047", what, where=where, fix=fix)]
     labels = content.get("labels")
-    entries = labels if isinstance(labels, Mapping) else {}
-    declared = [name for name in entries if name not in ("background", "ignore")]
+    declared = list(class_entries(labels)) if isinstance(labels, Mapping) else []
     found = []
     for case, names in cases.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

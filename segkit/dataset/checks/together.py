@@ -48,11 +48,13 @@ def _check_occurring(
     if all(finding.layout is None for finding in findings):
         return []  # no labels could be read, which is told already
     present = frozenset().union(*(finding.present for finding in findings))
+    unlooked = {name for finding in findings for name in finding.case.unannotated}
     fix = "delete it from labels, or add cases that have it"
     return [
-        problem("SK-V006", f"{c.name} ({c.value}) occurs in no label file", where=file, fix=fix)
+        problem("SK-V006", f"{c.name} ({c.value}) occurs in no {place}", where=file, fix=fix)
         for c in schema.classes
         if c.name not in present
+        for place in ["case in which it is annotated" if c.name in unlooked else "label file"]
     ]
 
 

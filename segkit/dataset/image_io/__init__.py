@@ -10,49 +10,50 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from segkit.dataset.image_io import image2d_io, nibabel_io, sitk_io, tiff_io
-from segkit.errors import UserError, nearest
+from segkit.dataset.image_io.companions import COMPANION_ENDINGS, companions
+from segkit.dataset.image_io.formats import (
+    KNOWN_ENDINGS,
+    NIFTI,
+    PLANES,
+    READERS,
+    SEVERAL_MASKS,
+    TIFF,
+    check_reader,
+    ending_of,
+    kind_of,
+    required_orientation,
+)
+from segkit.dataset.image_io.header import Header, check_geometry, read_header
+from segkit.errors import UserError
 from segkit.types import Geometry, Volume
 
-Kind = Literal["sitk", "nibabel", "plane", "tiff"]
-
-KNOWN_ENDINGS = (
-    ".nii.gz",
-    ".nii",
-    ".nrrd",
-    ".mha",
-    ".mhd",
-    ".gipl",
-    ".png",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".jpg",
-    ".jpeg",
-)
-_PLANES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
-_TIFF = (".tif", ".tiff")
-_NIFTI = (".nii.gz", ".nii")
-_SEVERAL_MASKS = (*_NIFTI, ".nrrd", ".mha", ".mhd")
-
-READERS: dict[str, tuple[Kind, tuple[str, ...]]] = {
-    "SimpleITKIO": ("sitk", KNOWN_ENDINGS[:6]),
-    "SimpleITKIOWithReorient": ("sitk", KNOWN_ENDINGS[:6]),
-    "NibabelIO": ("nibabel", _NIFTI),
-    "NibabelIOWithReorient": ("nibabel", _NIFTI),
-    "NaturalImage2DIO": ("plane", _PLANES),
-    "Tiff3DIO": ("tiff", _TIFF),
-}
-"""nnU-Net's reader names: (what reads here, endings it reads)."""
+__all__ = [
+    "COMPANION_ENDINGS",
+    "KNOWN_ENDINGS",
+    "READERS",
+    "SPACING_TOLERANCE",
+    "Header",
+    "check_reader",
+    "companions",
+    "ending_of",
+    "nibabel_io",
+    "read_header",
+    "read_image",
+    "read_labels",
+    "read_masks",
+    "required_orientation",
+    "sitk_io",
+    "write_geometry",
+    "write_labels",
+    "write_masks",
+]
 
 SPACING_TOLERANCE = 1e-3
 """Largest relative difference between the spacings of files of one case."""
-_FLAT = 1e-6
-"""Least determinant of the directions of three axes that span space."""
 
 
 def read_image(paths: Sequence[Path], reader: str | None = None) -> Volume:
@@ -99,7 +100,7 @@ def read_labels(path: Path, reader: str | None = None) -> Volume:
     """
     volume = _read(path, reader, labels=True)
     array = volume.array
-    if array.shape[0] in (2, 4) and _kind(path, reader) == "plane":
+    if array.shape[0] in (2, 4) and kind_of(path, reader) == "plane":
         array = array[:-1]  # alpha is no label
     if (array[1:] != array[:1]).any():
         what = f"a label map has one channel; this file holds {volume.array.shape[0]}"
@@ -140,11 +141,11 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None
     labels = np.ascontiguousarray(labels_zyx, dtype=None if kept else _smallest_type(highest))
     ending = ending_of(path)
     with _told(path):
-        if ending in _NIFTI:
+        if ending in NIFTI:
             nibabel_io.write(path, labels, geometry)
-        elif ending in _TIFF and geometry.stored_ndim == 3:
+        elif ending in TIFF and geometry.stored_ndim == 3:
             tiff_io.write(path, labels, geometry)
-        elif ending in _PLANES:
+        elif ending in PLANES:
             image2d_io.write(path, labels)
         else:
             sitk_io.write(path, labels, geometry)
@@ -163,12 +164,12 @@ def write_masks(path: Path, masks_czyx: np.ndarray, geometry: Geometry) -> None:
         UserError: the format cannot hold several masks, or the place cannot be written.
     """
     ending = ending_of(path)
-    if ending not in _SEVERAL_MASKS:
+    if ending not in SEVERAL_MASKS:
         what = f"a {ending} file cannot hold several masks"
-        fix = f"use one of {', '.join(_SEVERAL_MASKS)}, or store bitmasks or one file a structure"
+        fix = f"use one of {', '.join(SEVERAL_MASKS)}, or store bitmasks or one file a structure"
         raise UserError(what, where=path, fix=fix)
     with _told(path):
-        if ending in _NIFTI:
+        if ending in NIFTI:
             nibabel_io.write(path, masks_czyx, replace(geometry, stored_ndim=3))
         else:
             sitk_io.write(path, masks_czyx, geometry)
@@ -184,11 +185,11 @@ def write_geometry(source: Path, target: Path, geometry: Geometry) -> None:
     """
     ending = ending_of(source)
     with _told(target):
-        if ending in _NIFTI:
+        if ending in NIFTI:
             nibabel_io.write_geometry(source, target, geometry)
-        elif ending in _TIFF:
+        elif ending in TIFF:
             tiff_io.write_geometry(source, target, geometry)
-        elif ending in _PLANES:
+        elif ending in PLANES:
             fix = "check which image the file belongs to"
             raise UserError(f"{ending} files hold no geometry", where=source, fix=fix)
         else:
@@ -211,72 +212,9 @@ def _told(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write the file: {error}", where=path, fix=fix) from None
 
 
-def count_channels(path: Path, reader: str | None = None) -> int:
-    """Number of channels of one file; only the header is read where that suffices.
-
-    Raises:
-        UserError: as for :func:`read_image`.
-    """
-    if ending_of(path) in _NIFTI:
-        return nibabel_io.count_channels(path)
-    return _read(path, reader, labels=False).array.shape[0]
-
-
-def ending_of(path: Path) -> str:
-    """Return the known ending of a file name, in lower case.
-
-    Raises:
-        UserError: the ending is not known.
-    """
-    name = path.name.lower()
-    for ending in KNOWN_ENDINGS:
-        if name.endswith(ending):
-            return ending
-    fix = f"convert the file to one of {', '.join(KNOWN_ENDINGS)}"
-    raise UserError(f"unknown image format {path.suffix!r}", where=path, fix=fix)
-
-
-def check_reader(reader: str | None) -> None:
-    """Check a reader name (``overwrite_image_reader_writer``); None and "None" mean no choice.
-
-    Raises:
-        UserError: there is no such reader.
-    """
-    if reader not in (None, "None", *READERS):
-        raise UserError(
-            f"unknown image reader {reader!r}",
-            where="overwrite_image_reader_writer",
-            fix=nearest(str(reader), READERS),
-        )
-
-
-def required_orientation(reader: str | None) -> str | None:
-    """Orientation all cases are to be brought to because of the reader's name, or None.
-
-    ``...WithReorient`` readers mean RAS. Files are read as stored all the same, so that what is
-    written back lies on the input's grid: the plan's orientation does the work.
-    """
-    return "RAS" if reader is not None and reader.endswith("WithReorient") else None
-
-
-def _kind(path: Path, reader: str | None) -> Kind:
-    check_reader(reader)
-    ending = ending_of(path)
-    if reader is None or reader == "None":
-        if ending in _TIFF:
-            return "plane" if tiff_io.count_pages(path) == 1 else "tiff"
-        return "plane" if ending in _PLANES else "sitk"
-    kind, endings = READERS[reader]
-    if ending not in endings:
-        what = f"the reader {reader} does not read {ending} files"
-        fix = f"leave overwrite_image_reader_writer out; {reader} reads {', '.join(endings)}"
-        raise UserError(what, where=path, fix=fix)
-    return kind
-
-
 def _read(path: Path, reader: str | None, *, labels: bool) -> Volume:
     sitk_io.check_readable(path)
-    kind = _kind(path, reader)
+    kind = kind_of(path, reader)
     if kind == "plane":
         volume = image2d_io.read(path, keep_indices=labels)
     elif kind == "tiff":
@@ -286,17 +224,5 @@ def _read(path: Path, reader: str | None, *, labels: bool) -> Volume:
     if volume.array.size == 0:
         fix = "restore the file from its source"
         raise UserError("the file holds no voxels", where=path, fix=fix)
-    _check_geometry(volume.geometry, path)
+    check_geometry(volume.geometry, path)
     return volume
-
-
-def _check_geometry(geometry: Geometry, path: Path) -> None:
-    """Refuse what is no grid: sizes that are not positive, axes that lie in one plane."""
-    numbers = (*geometry.spacing_mm, *geometry.origin, *geometry.direction)
-    grid = np.isfinite(numbers).all() and min(geometry.spacing_mm) > 0
-    if not grid or abs(np.linalg.det(np.reshape(geometry.direction, (3, 3)))) < _FLAT:
-        what = (
-            f"the header describes no grid: spacing {geometry.spacing_mm} (z, y, x), "
-            f"origin {geometry.origin}, direction {geometry.direction}"
-        )
-        raise UserError(what, where=path, fix="correct the header, or export the file again")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segkit.dataset.image_io import sitk_io, tiff_io
 from segkit.errors import UserError
-from segkit.types import Geometry, Volume
+from segkit.types import Geometry, Shape, Volume
 
 PLANE = Geometry(spacing_mm=(999.0, 1.0, 1.0), stored_ndim=2)
 """Geometry of every 2D image, as in nnU-Net: axis 0 is planned as the slice axis."""
@@ -20,6 +20,7 @@ _LOSSY = (".jpg", ".jpeg")
 # ITK scales bilevel images, cannot read grey with alpha, and expands every palette; it reads
 # truncated JPEG without complaint and takes grey BMP for RGB. Pillow cannot read 16-bit RGB.
 _PILLOW_MODES = ("1", "P", "PA", "LA")
+_READ_AS_RGB = ("P", "PA", "CMYK")
 _PILLOW_ENDINGS = (".bmp", *_LOSSY)
 _UNREADABLE = (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError)
 _LARGEST = {".png": 65535, ".bmp": 255}
@@ -48,6 +49,29 @@ def read(path: Path, *, keep_indices: bool) -> Volume:
     return Volume(array=np.ascontiguousarray(array), geometry=PLANE)
 
 
+def stored_shape(path: Path) -> Shape:
+    """Return the shape (C, 1, Y, X) an image is read with, from its header alone.
+
+    Raises:
+        UserError: not an image.
+    """
+    ours = path.suffix.lower() in _PILLOW_ENDINGS
+    try:
+        with _open(path) as picture:
+            if ours or picture.mode in _PILLOW_MODES:
+                colours = 3 if picture.mode in _READ_AS_RGB else len(picture.getbands())
+                return (colours, 1, picture.height, picture.width)
+    except _UNREADABLE as error:
+        if ours:
+            raise _refusal(path, error) from None
+    return sitk_io.stored_shape(path)
+
+
+def _refusal(path: Path, error: Exception) -> UserError:
+    what = f"not a readable image (damaged, truncated or another format): {error}"
+    return UserError(what, where=path, fix="restore the file from its source")
+
+
 def _open(path: Path) -> Image.Image:
     with warnings.catch_warnings():
         # Microscopes make images that Pillow takes for an attack.
@@ -72,8 +96,7 @@ def _read_with_pillow(path: Path, *, keep_indices: bool) -> np.ndarray | None:
     except _UNREADABLE as error:
         if not ours:
             return None  # ITK knows formats that Pillow does not, and else names the fault
-        what = f"not a readable image (damaged, truncated or another format): {error}"
-        raise UserError(what, where=path, fix="restore the file from its source") from None
+        raise _refusal(path, error) from None
 
 
 def write(path: Path, labels_zyx: np.ndarray) -> None:

@@ -21,7 +21,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from segkit.errors import UserError
 from segkit.files import atomic_write
-from segkit.types import Geometry, Volume
+from segkit.types import Geometry, Shape, Volume
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0])
 _SCANNER = 1
@@ -96,28 +96,32 @@ def read_voxels(image: Any, path: Path) -> np.ndarray:
     Raises:
         UserError: they cannot be read, or are no numbers.
     """
+    shape = stored_shape(image, path)
     try:
         array = np.asanyarray(image.dataobj)
     except _UNREADABLE as error:
         fix = "restore the file from its source"
         raise UserError(f"the voxels cannot be read: {error}", where=path, fix=fix) from None
-    if array.size == 0:
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(array.T.reshape(shape))
+
+
+def stored_shape(image: Any, path: Path) -> Shape:
+    """Return the shape (C, Z, Y, X) an opened file is read with; no voxel is read.
+
+    Raises:
+        UserError: it has no voxels, or they are no numbers.
+    """
+    shape, dtype = tuple(map(int, image.shape)), image.header.get_data_dtype()
+    if 0 in shape:
         fix = "restore the file from its source"
         raise UserError("the file holds no voxels", where=path, fix=fix)
-    if array.ndim == 5 and array.shape[3] == 1:
-        array = array[:, :, :, 0]
-    if array.ndim not in (2, 3, 4) or array.dtype.kind not in "iufb":
-        what = f"cannot use voxels of type {array.dtype} and shape {array.shape}"
+    if len(shape) == 5 and shape[3] == 1:
+        shape = (*shape[:3], shape[4])
+    if len(shape) not in (2, 3, 4) or dtype.kind not in "iufb":
+        what = f"cannot use voxels of type {dtype} and shape {shape}"
         raise UserError(what, where=path, fix="store a real-valued 2D, 3D or 4D image")
-    array = array.astype(array.dtype.newbyteorder("="), copy=False).T
-    if array.ndim < 4:
-        array = array[None, None] if array.ndim == 2 else array[None]
-    return np.ascontiguousarray(array)
-
-
-def count_channels(path: Path) -> int:
-    """Number of channels of a NIfTI file: the product of all axes beyond x, y, z."""
-    return int(np.prod(load(path).shape[3:], dtype=np.int64))
+    return (*(1,) * (4 - len(shape)), *shape[::-1])
 
 
 def header_geometry(image: Any) -> Geometry:

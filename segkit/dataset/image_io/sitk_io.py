@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -11,7 +14,7 @@ import SimpleITK as sitk
 from segkit.dataset.image_io import nibabel_io
 from segkit.errors import UserError
 from segkit.files import atomic_write
-from segkit.types import Geometry, Volume
+from segkit.types import Geometry, Shape, Volume
 
 FAR_APART = 999.0
 """Slice spacing of a plane, in units of its largest spacing, as in nnU-Net."""
@@ -58,14 +61,47 @@ def read(path: Path) -> Volume:
 def _read_nifti(path: Path) -> Volume:
     image = nibabel_io.load(path)
     array = nibabel_io.read_voxels(image, path)
+    return Volume(array=array, geometry=nifti_geometry(image, path))
+
+
+def nifti_geometry(image: Any, path: Path) -> Geometry:
+    """Return the geometry of a NIfTI file as :func:`read` does, from its header alone."""
+    try:
+        header = _load_header(path)
+    except RuntimeError:
+        return nibabel_io.header_geometry(image)
+    return nibabel_io.exact_geometry(image, _geometry(header))
+
+
+def read_geometry(path: Path) -> Geometry:
+    """Return the geometry of a file that is not NIfTI, from its header alone.
+
+    Raises:
+        UserError: SimpleITK cannot read it.
+    """
+    with _refusing(path):
+        return _geometry(_load_header(path))
+
+
+def stored_shape(path: Path) -> Shape:
+    """Return the shape (C, Z, Y, X) a file is read with, from its header alone.
+
+    Raises:
+        UserError: SimpleITK cannot read it, or its voxels cannot be used.
+    """
+    with _refusing(path):
+        header = _load_header(path)
+    _check_voxels(header, path)
+    size, channels = header.GetSize()[::-1], header.GetNumberOfComponents()
+    return tuple(size) if len(size) == 4 else (channels, *(1,) * (3 - len(size)), *size)
+
+
+def _load_header(path: Path) -> sitk.ImageFileReader:
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     header = sitk.ImageFileReader()
     header.SetFileName(str(path))
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        header.ReadImageInformation()
-    except RuntimeError:
-        return Volume(array=array, geometry=nibabel_io.header_geometry(image))
-    return Volume(array=array, geometry=nibabel_io.exact_geometry(image, _geometry(header)))
+    header.ReadImageInformation()
+    return header
 
 
 def load_image(path: Path) -> sitk.Image:
@@ -75,8 +111,15 @@ def load_image(path: Path) -> sitk.Image:
         UserError: SimpleITK cannot read it.
     """
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
+    with _refusing(path):
         return sitk.ReadImage(str(path))
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Turn what SimpleITK raises into a user's error."""
+    try:
+        yield
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[-1].replace("sitk::ERROR: ", "") if lines else "no reason given"
@@ -90,17 +133,21 @@ def channels_first(image: sitk.Image, path: Path) -> np.ndarray:
     Raises:
         UserError: complex-valued, or of more dimensions than that.
     """
+    _check_voxels(image, path)
     array = sitk.GetArrayFromImage(image)
     ndim = image.GetDimension()
-    vector = array.ndim > ndim
-    if ndim > 4 or (ndim == 4 and vector) or np.iscomplexobj(array):
-        what = f"cannot use {ndim}-dimensional voxels of type {image.GetPixelIDTypeAsString()}"
-        raise UserError(what, where=path, fix="store a real-valued 2D, 3D or 4D image")
-    if vector:
+    if array.ndim > ndim:
         array = np.moveaxis(array, -1, 0)
     elif ndim < 4:
         array = array[None]
     return array[:, None] if ndim == 2 else array
+
+
+def _check_voxels(image: sitk.Image | sitk.ImageFileReader, path: Path) -> None:
+    ndim, kind = image.GetDimension(), sitk.GetPixelIDValueAsString(image.GetPixelIDValue())
+    if ndim > 4 or (ndim == 4 and "vector" in kind) or "complex" in kind:
+        what = f"cannot use {ndim}-dimensional voxels of type {kind}"
+        raise UserError(what, where=path, fix="store a real-valued 2D, 3D or 4D image")
 
 
 def _geometry(image: sitk.Image | sitk.ImageFileReader) -> Geometry:

@@ -7,7 +7,7 @@ import shutil
 import struct
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,46 +19,73 @@ from segkit.runtime import log
 from segkit.types import Geometry, Spacing, Volume
 
 _BIG_TIFF = 43
+_SUBFILE_TYPE = 254
+_THUMBNAIL_OR_MASK = 0b101
+_LAYOUT = (256, 257, 258, 277, 284, 339)
+"""Tags: width, height, bits, values a pixel, how these are arranged, integers or floats."""
+_SIZES = {3: 2, 4: 4}
+"""Bytes of the number types these tags have."""
+
+_Page = dict[int, int]
+"""Tag -> its value, 0 where that lies elsewhere in the file."""
 
 
 def count_pages(path: Path) -> int:
-    """Count the pages of a TIFF file by walking its directories.
+    """Count the pages of a TIFF file by walking its directories; thumbnails at the end are none.
 
-    ITK takes a file that breaks off for one with fewer pages, so the walk is done here.
+    ITK takes a file that breaks off for one with fewer pages, reads past its memory where
+    thumbnails come first, and garbles pages of several sizes, so the walk is done here.
 
     Raises:
-        UserError: not a TIFF file, or truncated.
+        UserError: not a TIFF file, truncated, or its pages differ.
     """
     fix = "restore the file from its source"
     try:
         with path.open("rb") as stream:
-            return _walk(stream)
-    except struct.error:
+            return _count_images(_walk(stream))
+    except (struct.error, OverflowError, OSError):
         raise UserError("the TIFF file is truncated", where=path, fix=fix) from None
     except ValueError as error:
         raise UserError(f"not a readable TIFF file: {error}", where=path, fix=fix) from None
 
 
-def _walk(stream: BinaryIO) -> int:
+def _walk(stream: BinaryIO) -> list[_Page]:
     """Follow the chain of directories: each holds a count, entries, and where the next one is."""
-    order = {b"II": "<", b"MM": ">"}.get(stream.read(2))
-    if order is None:
+    mark = stream.read(2)
+    if mark not in (b"II", b"MM"):
         raise ValueError("it does not begin as one")
+    little = mark == b"II"
 
-    def number(code: str) -> int:
-        return int(struct.unpack(order + code, stream.read(struct.calcsize(order + code)))[0])
+    def numbers(code: str) -> tuple[Any, ...]:
+        ordered = ("<" if little else ">") + code
+        return struct.unpack(ordered, stream.read(struct.calcsize(ordered)))
 
-    big = number("H") == _BIG_TIFF
-    count_code, offset_code, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
+    big = numbers("H") == (_BIG_TIFF,)
+    count_code, offset_code, entry_code = ("Q", "Q", "HHQ8s") if big else ("H", "I", "HHI4s")
     stream.seek(8 if big else 4)
-    seen: set[int] = set()
-    while (offset := number(offset_code)) != 0:
-        if offset in seen:
+    pages: dict[int, _Page] = {}
+    while (offset := numbers(offset_code)[0]) != 0:
+        if offset in pages:
             raise ValueError("its pages form a loop")
-        seen.add(offset)
         stream.seek(offset)
-        stream.seek(number(count_code) * entry, 1)
-    return len(seen)
+        page = pages[offset] = {}
+        for _ in range(numbers(count_code)[0]):
+            tag, kind, count, value = numbers(entry_code)
+            size = _SIZES.get(kind, len(value)) * count
+            inside = value[:size] if size <= len(value) else b""
+            page[tag] = int.from_bytes(inside, "little" if little else "big")
+    return list(pages.values())
+
+
+def _count_images(pages: list[_Page]) -> int:
+    """Count the pages before the thumbnails and masks."""
+    extra = [bool(page.get(_SUBFILE_TYPE, 0) & _THUMBNAIL_OR_MASK) for page in pages]
+    images = pages[: len(pages) - sum(extra)]
+    if any(extra[: len(images)]):
+        raise ValueError("a thumbnail or a mask lies between its pages")
+    if any(page.get(tag) != images[0].get(tag) for page in images for tag in _LAYOUT):
+        raise ValueError("its pages differ in size or type")
+    return len(images) or len(pages)
 
 
 def read(path: Path) -> Volume:
@@ -69,9 +96,21 @@ def read(path: Path) -> Volume:
     Raises:
         UserError: unreadable, truncated, or its spacing file is malformed.
     """
-    count_pages(path)
+    pages, slices = count_pages(path), sitk_io.stored_shape(path)[1]
+    if slices != pages:  # ITK would make room for these and read those
+        what = f"{slices} of {pages} pages are declared to be pages (NewSubfileType)"
+        raise UserError(what, where=path, fix="export the file again as a plain stack of pages")
     array = sitk_io.channels_first(sitk_io.load_image(path), path)
-    return Volume(array=array, geometry=Geometry(spacing_mm=_spacing(path)))
+    return Volume(array=array, geometry=read_geometry(path))
+
+
+def read_geometry(path: Path) -> Geometry:
+    """Return the geometry of a TIFF volume, from the file beside it.
+
+    Raises:
+        UserError: that file is malformed.
+    """
+    return Geometry(spacing_mm=_spacing(path))
 
 
 def spacing_file(path: Path) -> Path | None:

@@ -10,7 +10,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from segkit.dataset.checks.content import OPTIONAL, REQUIRED, check_content, mend
+from segkit.dataset.checks.content import OPTIONAL, REQUIRED, check_content, from_v1, is_v1
+from segkit.dataset.checks.labels import turned_round
+from segkit.dataset.image_io import KNOWN_ENDINGS
+from segkit.dataset.labels import class_entries, is_multilabel
 from segkit.dataset.problems import Problem
 from segkit.json_text import is_int
 
@@ -98,6 +101,9 @@ def _text(value: Any) -> str:
 
 
 def _gone(before: Content, after: Content, file: Path) -> list[Problem]:
+    # Most repairs change nothing; checking twice would tell the same.
+    if _text(before) == _text(after):
+        return []
     left = {(found.code, found.where, found.message) for found in check_content(after, file)}
     problems = check_content(before, file)
     return [found for found in problems if (found.code, found.where, found.message) not in left]
@@ -115,6 +121,24 @@ def _rename_keys(content: Content) -> Content:
 
 def _bare(key: str) -> str:
     return re.sub(r"[-_ ]", "", key).lower()
+
+
+def _modernize(content: Content) -> Content:
+    """Write what nnU-Net v1 wrote as v2 does."""
+    return from_v1(content) if is_v1(content) else content
+
+
+def _turn_labels(content: Content) -> Content:
+    """Write labels from names to values."""
+    labels = content.get("labels")
+    return {**content, "labels": turned_round(labels)} if isinstance(labels, Mapping) else content
+
+
+def _add_dot(content: Content) -> Content:
+    """Begin the file ending with a dot."""
+    ending = content.get("file_ending")
+    known = isinstance(ending, str) and f".{ending}".lower() in KNOWN_ENDINGS
+    return {**content, "file_ending": f".{ending}"} if known else content
 
 
 def _number_channels(content: Content) -> Content:
@@ -167,10 +191,10 @@ def _listed(value: Any) -> list[Any]:
 def _regions(content: Content) -> dict[str, set[int]]:
     """Return the classes of every region, in declaration order; empty where there are none."""
     labels = content.get("labels")
-    entries = labels if isinstance(labels, dict) else {}
-    regions = {n: _listed(v) for n, v in entries.items() if n not in ("background", "ignore")}
+    entries = class_entries(labels) if isinstance(labels, dict) else {}
+    regions = {name: _listed(value) for name, value in entries.items()}
     members = [value for region in regions.values() for value in region]
-    if content.get("label_encoding") == "multilabel" or not all(map(is_int, members)):
+    if is_multilabel(content) or not all(map(is_int, members)):
         return {}
     return {name: set(region) for name, region in regions.items()}
 
@@ -211,7 +235,9 @@ def _paint_outermost_first(content: Content) -> Content:
 
 _REPAIRS: tuple[Callable[[Content], Content], ...] = (
     _rename_keys,
-    mend,
+    _modernize,
+    _turn_labels,
+    _add_dot,
     _number_channels,
     _write_integers,
     _declare_background,

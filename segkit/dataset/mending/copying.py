@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from segkit.dataset.checks.content import CASE_KEYS
+from segkit.dataset.image_io import companions
 from segkit.errors import UserError
 from segkit.runtime import log, progress
 
-_COMPANIONS = (".json", ".raw", ".zraw")
-"""Endings of files that belong to another one: spacings of TIFF, voxels of MetaImage."""
 _OUTSIDE = "outside"
 
 
@@ -40,7 +39,8 @@ def place_files(
 ) -> tuple[dict[str, Any], dict[Path, str]]:
     """Give every file of an explicit case list a place inside the copy.
 
-    Files in the data set's folder keep theirs; others go to ``outside/0000`` and so on.
+    Files in the data set's folder keep theirs; others go to ``outside/0000`` and so on, or, where
+    the data set has such a path already, to ``outside_2/0000``.
 
     Args:
         cases: Case -> its files (the ``dataset`` key); empty where the folders say it all.
@@ -51,12 +51,14 @@ def place_files(
         from elsewhere with their places in the copy.
     """
     places: dict[Path, str] = {}
+    names = itertools.chain([_OUTSIDE], (f"{_OUTSIDE}_{i}" for i in itertools.count(2)))
+    free = next(name for name in names if not os.path.lexists(folder / name))
 
     def place(path: str) -> str:
         source = _absolute(folder / os.path.expandvars(path))
         if source.is_relative_to(folder):
             return str(source.relative_to(folder))
-        return places.setdefault(source, f"{_OUTSIDE}/{len(places):04d}/{source.name}")
+        return places.setdefault(source, f"{free}/{len(places):04d}/{source.name}")
 
     def placed(key: str, value: Any) -> Any:
         if key not in CASE_KEYS:
@@ -89,32 +91,42 @@ def _absolute(path: Path) -> Path:
 
 
 def copy_rest(folder: Path, draft: Path, places: Mapping[Path, str]) -> None:
-    """Copy all files that are not in the draft yet; links are followed, never copied as links.
+    """Copy all but what was mended; links are followed, never copied as links.
 
     Args:
         folder: The original.
-        draft: Where the copy is made.
+        draft: Where the copy is made; holds the mended files, and nothing else.
         places: Of files from elsewhere.
 
     Raises:
-        UserError: a file cannot be read or written, or links lead in a circle.
+        UserError: a file cannot be read or written, two of them have the same place, or links lead
+            in a circle.
     """
+    mended = {path for path in draft.rglob("*") if path.is_file()}
     pairs = [(file, draft / file.relative_to(folder)) for file in _files(folder)]
     for source, place in places.items():
         if source.is_dir():
             pairs += [(f, draft / place / f.relative_to(source)) for f in _files(source)]
         else:
-            pairs += [(f, (draft / place).with_name(f.name)) for f in (source, *_beside(source))]
+            beside = [file for file in companions(source) if file.is_relative_to(source.parent)]
+            parent = (draft / place).parent
+            pairs += [
+                (file, parent / file.relative_to(source.parent)) for file in (source, *beside)
+            ]
     if places:
-        log.info("%d files from outside of the data set go to %s/", len(places), _OUTSIDE)
+        to = Path(next(iter(places.values()))).parts[0]
+        log.info("%d files from outside of the data set go to %s/", len(places), to)
     for source, target in progress(pairs, "copy", total=len(pairs)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
+        if target not in mended:
             _copy(source, target)
 
 
 def _copy(source: Path, target: Path) -> None:
     """Copy the content alone: what may not be changed in the original may be in the copy."""
+    if target.exists():
+        what = f"another file has its place in the copy: {target.name}"
+        raise UserError(what, where=source, fix="rename one of the two")
     try:
         shutil.copyfile(source, target)
     except OSError as error:
@@ -131,13 +143,3 @@ def _files(folder: Path) -> Iterator[Path]:
             raise UserError("the link leads to a folder around it", where=path, fix=fix)
         else:
             yield from _files(path)
-
-
-def _beside(file: Path) -> list[Path]:
-    """Return the files that belong to one from elsewhere and lie beside it."""
-    stems = {file.stem, re.sub(r"_\d{4}$", "", file.stem)}
-    return [
-        path
-        for path in sorted(file.parent.iterdir())
-        if path != file and path.stem in stems and path.suffix.lower() in _COMPANIONS
-    ]

@@ -63,7 +63,8 @@ class Mending:
         """Return all lines, then the report."""
         title = f"Mended ({len(self.mended)}), written to {self.out}"
         if self.out is None:
-            title = "Nothing can be mended with certainty; nothing was written"
+            reason = "can be mended with certainty" if self.report.problems else "needs mending"
+            title = f"Nothing {reason}; nothing was written"
         blocks = [title, *_blocks(self.mended), ""]
         if self.left:
             title = f"Left ({len(self.left)}), because no mend is certain"

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.checks.geometry import Grid, compare_grids
+from segkit.dataset.checks.geometry import compare_grids, grid_of
 from segkit.dataset.image_io import (
+    companions,
     read_image,
     read_labels,
     read_masks,
@@ -77,15 +78,26 @@ def mend_file(
         job: The file.
 
     Returns:
-        What was mended and what was left. What is written was read again and found exact.
-
-    Raises:
-        UserError: the file or the case's first image is unreadable.
+        What was mended and what was left: all of it where the file or the case's first image
+        cannot be read. What is written was read again and found exact.
     """
-    job.target.unlink(missing_ok=True)
+    _discard(job.target)
+    try:
+        return _mend(schema, reader, masks_of_255, job)
+    except UserError as error:
+        _discard(job.target)
+        so = f"not mended: {error.where or job.name}: {error.what}"
+        line = partial(Mend, where=job.name, case=job.case.id)
+        left = (line(code=each.code, message=f"{each.message}; {so}") for each in job.problems)
+        return FileMends(left=tuple(left))
+
+
+def _mend(
+    schema: LabelSchema | None, reader: str | None, masks_of_255: bool, job: FileJob
+) -> FileMends:
     read = partial(_read, job=job, schema=schema, reader=reader)
     volume, mends = read(job.file), FileMends()
-    if schema is not None and job.file in job.case.label_files:
+    if schema is not None and _is_label(job):
         volume, mends = _mend_values(volume, job, schema, masks_of_255)
     rewritten = bool(mends.mended)
     if any(found.code in GEOMETRY_CODES for found in job.problems):
@@ -96,7 +108,7 @@ def mend_file(
     failure = _write(volume, job, rewritten=rewritten)
     if failure is None and _same(read(job.target), volume, job):
         return mends
-    job.target.unlink(missing_ok=True)
+    _discard(job.target)
     reason = failure or "the file format cannot hold the result exactly"
     undone = (replace(line, message=f"{line.message}: not done, {reason}") for line in mends.mended)
     return replace(mends, mended=(), left=(*mends.left, *undone))
@@ -105,8 +117,20 @@ def mend_file(
 def _read(file: Path, *, job: FileJob, schema: LabelSchema | None, reader: str | None) -> Volume:
     """Read voxels in the file's own type; of labels in colour the grey values."""
     one_channel = schema is not None and (not schema.overlapping or _is_in_folder(job))
-    labels = one_channel and job.file in job.case.label_files
+    labels = one_channel and _is_label(job)
     return read_labels(file, reader) if labels else read_masks(file, reader)
+
+
+def _is_label(job: FileJob) -> bool:
+    """Whether the file holds labels; an image and a region of interest do not."""
+    return job.file == job.case.label or _is_in_folder(job)
+
+
+def _discard(target: Path) -> None:
+    """Delete what was written, so that the original is copied."""
+    if target.exists():
+        for file in (*companions(target), target):
+            file.unlink()
 
 
 def _is_in_folder(job: FileJob) -> bool:
@@ -133,9 +157,9 @@ def _write(volume: Volume, job: FileJob, *, rewritten: bool) -> str | None:
 
 def _same(written: Volume, wanted: Volume, job: FileJob) -> bool:
     """Whether a file read again holds the very voxels, in the very place."""
-    grids = [Grid(file=job.target, shape=v.shape, geometry=v.geometry) for v in (written, wanted)]
     equal = np.array_equal(written.array, wanted.array, equal_nan=True)
-    return equal and not compare_grids(grids[0], grids[1], job.case)
+    found, expected = (grid_of(volume, job.target) for volume in (written, wanted))
+    return equal and not compare_grids(found, expected, job.case)
 
 
 def farthest_centres(volume: Volume, image: Volume) -> float:

@@ -1,14 +1,25 @@
 import gzip
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_dataset import SHAPE, labels_of, noise, put_image, put_label_folder, put_labels, put_mask
+from tiny_dataset import (
+    SHAPE,
+    labels_of,
+    noise,
+    put_image,
+    put_label_folder,
+    put_labels,
+    put_mask,
+    write_itk,
+)
 
 from segkit.dataset.cases import Case
 from segkit.dataset.checks.case import check_case
-from segkit.dataset.checks.label_parts import Expectations
-from segkit.dataset.checks.label_values import check_labels
+from segkit.dataset.checks.expectations import Expectations
+from segkit.dataset.checks.label_values import check_label_values
+from segkit.dataset.image_io import read_image, write_masks
 from segkit.dataset.label_files import read_annotation
 from segkit.dataset.labels import LabelSchema
 from segkit.planning.measure import measure_case
@@ -59,7 +70,7 @@ def test_labels_are_counted_as_they_are_read(tmp_path, layout, unannotated):
         mask=put_mask(tmp_path, "a", (noise() > 0).astype(np.uint8)),
         unannotated=unannotated,
     )
-    found = check_labels(expected(STRUCTURES), case)
+    found = check_label_values(expected(STRUCTURES), case)
     indices = read_annotation(Case(**{**vars(case), "mask": None}), STRUCTURES).array
     assert found.layout == layout
     assert found.present == {"liver", "tumour"} - set(unannotated)
@@ -122,7 +133,7 @@ def test_which_affine_is_used(tmp_path, shift, codes_given, told):
     found = check_case(expected(CLASSES), Case(id="a", images=(path,), label=None))
     assert codes(found) == ([] if told is None else ["SK-G007"])
     if told is not None:
-        assert "3 mm (1.5 voxels)" in found.problems[0].message
+        assert "up to 1.5 voxels" in found.problems[0].message
         assert told in found.problems[0].message
 
 
@@ -149,3 +160,17 @@ def test_damaged_headers_never_raise(tmp_path, schema):
         path = tmp_path / "b.nii"
         path.write_bytes(content)
         check_case(expected(schema), Case(id="b", images=(path,), label=path, mask=path))
+
+
+@pytest.mark.parametrize("spacing", [(0.5, 0.7), (0.5, 0.8)])
+def test_masks_of_a_plane_have_a_third_axis_in_nifti(tmp_path, spacing):
+    image = write_itk(tmp_path / "a_0000.nii.gz", noise((5, 6)), spacing=(0.5, 0.7))
+    geometry = replace(read_image([image]).geometry, spacing_mm=(9.0, *spacing[::-1]))
+    masks = np.ones((2, 1, 5, 6), np.uint8)
+    label = tmp_path / "a.nii.gz"
+    write_masks(label, masks, geometry)
+    case = Case(id="a", images=(image,), label=label)
+    found = check_case(expected(STRUCTURES), case)
+    assert codes(found) == ([] if spacing == (0.5, 0.7) else ["SK-G002"])
+    if not codes(found):
+        assert measure_case(STRUCTURES, None, ("CT",), (case, "")).notes == ()

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_examples import VALID
 
-from segkit.dataset.checks.content import HARMLESS, OPTIONAL, REQUIRED, mend
-from segkit.dataset.description import check_content, load_description, read_content
+from segkit.dataset.checks.content import HARMLESS, OPTIONAL, REQUIRED, check_content
+from segkit.dataset.description import load_description, read_content
+from segkit.dataset.mending.content import mend_content
 from segkit.dataset.problems import CODES
 from segkit.dataset.validation import validate_dataset
 from segkit.errors import UserError
@@ -139,7 +140,7 @@ def test_only_reports(file, data):
         assert problem.fix
         json.dumps(problem.to_json(), ensure_ascii=False).encode()
     if isinstance(content, dict):
-        check_content(mend(content), file)
+        check_content(mend_content(content, file)[0], file)
     report = validate_dataset(file, jobs=1)
     assert str(report).encode()
     assert len(report.problems) >= len(problems) or content is None

@@ -33,6 +33,7 @@ ONE = labels_of(1)
 BOTH = labels_of(1, 2)
 TWO_MASKS = np.stack([labels_of(1), labels_of(0, 1)])
 MULTILABEL = {"label_encoding": "multilabel"}
+ENTRY = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
 MIRRORED = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
 
 
@@ -48,8 +49,7 @@ def rename(folder, name, other):
 
 
 def explicit(folder, **changes):
-    entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz", **changes}
-    describe(folder, numTraining=1, dataset={"first": entry})
+    describe(folder, numTraining=1, dataset={"first": ENTRY | changes})
 
 
 def copy_image(folder, case, other):
@@ -124,6 +124,10 @@ TABLE = [
      lambda d: rename(d, "imagesTr/a_0000.nii.gz", "imagesTr/a.nii.gz"), "SK-F007"),
     ("SK-F004", "error", "channel 1 (PET) is missing",
      lambda d: describe(d, channel_names={"0": "CT", "1": "PET"}), ""),
+    ("SK-F004", "error", "dataset.json, key dataset: images lists 1 path, channel_names 2",
+     lambda d: describe(d, channel_names={"0": "CT", "1": "PET"}, dataset={"first": ENTRY}), ""),
+    ("SK-F005", "error", "images lists 2 paths, channel_names 1 | list one path a channel",
+     lambda d: explicit(d, images=ENTRY["images"] * 2), ""),
     ("SK-F005", "error", "declares no channel 1", lambda d: put_image(d, "a", noise(), 1), ""),
     ("SK-F006", "error", "the images have no label file",
      lambda d: (d / "labelsTr/a.nii.gz").unlink(), ""),
@@ -131,6 +135,9 @@ TABLE = [
      lambda d: rename(d, "labelsTr/a.nii.gz", "labelsTr/a_0000.nii.gz"), ""),
     ("SK-F006", "error", "rename A.nii.gz to a.nii.gz; upper and lower case",
      lambda d: rename(d, "labelsTr/a.nii.gz", "labelsTr/A.nii.gz"), ""),
+    ("SK-F006", "error", r"accents are stored differently: 'e\u0301', which should be '\xe9'",
+     lambda d: (rename_case(d, "a", "\u00e9"),
+                rename(d, "labelsTr/\u00e9.nii.gz", "labelsTr/e\u0301.nii.gz")), ""),
     ("SK-F006", "error", "twice: rename a_0000_0000.nii.gz to a_0000.nii.gz",
      lambda d: rename(d, "imagesTr/a_0000.nii.gz", "imagesTr/a_0000_0000.nii.gz"), "SK-F018"),
     ("SK-F006", "error", 'write "label_encoding": "multilabel"',
@@ -156,6 +163,8 @@ TABLE = [
     ("SK-F010", "error", "the file holds no voxels",
      lambda d: nib.save(nib.Nifti1Image(np.zeros((0, 5, 4), np.uint8), np.eye(4)),
                         d / "labelsTr/a.nii.gz"), ""),
+    ("SK-F010", "error", "the path cannot be looked at: File name too long",
+     lambda d: explicit(d, label="a/" * 3000), ""),
     ("SK-F011", "error", "nowhere.nii.gz: the file does not exist",
      lambda d: explicit(d, label="nowhere.nii.gz"), ""),
     ("SK-F011", "error", "mask.nii.gz: the file does not exist",
@@ -189,6 +198,8 @@ TABLE = [
      lambda d: rename_case(d, "a", "b_seg"), ""),
     ("SK-F020", "warning", "the mask has no image", lambda d: put_mask(d, "d", ONE), ""),
     ("SK-F020", "warning", "rename it to a.nii.gz", lambda d: put_mask(d, "a_0000", ONE), ""),
+    ("SK-F020", "warning", "rename it to a.nii.gz; upper and lower case make a difference",
+     lambda d: put_mask(d, "A", ONE), ""),
     ("SK-F021", "error", "the labels of a are also in the folder",
      lambda d: (structures(d, folders="a"), put_labels(d, "a", BOTH)), "SK-F024"),
     ("SK-F022", "error", "rename Tumour to tumour",
@@ -196,6 +207,9 @@ TABLE = [
      "SK-F023 SK-F024"),
     ("SK-F022", "error", 'or name it under "unannotated"',
      lambda d: (structures(d), put_label_folder(d, "a", liver=ONE)), "SK-F024"),
+    ("SK-F022", "error", "there is no file of any structure",
+     lambda d: (structures(d, unannotated={"a": ["liver", "tumour"]}),
+                put_label_folder(d, "a", spleen=ONE)), "SK-F023"),
     ("SK-F023", "warning", "1 files are named after no structure: spleen",
      lambda d: (structures(d, folders="abc"), put_label_folder(d, "a", spleen=ONE)), ""),
     ("SK-F024", "warning", "masks in one file: a; one integer a voxel: b; a folder of masks: c | "
@@ -204,6 +218,15 @@ TABLE = [
     ("SK-F025", "error", "there is no case 'case_b' | did you mean 'case_a'?",
      lambda d: (rename_case(d, "a", "case_a"),
                 structures(d, unannotated={"case_b": ["liver"]})), ""),
+    ("SK-F026", "error", "63 structures do not fit into one integer a voxel (at most 62) | store "
+     "one mask a structure, in one file or in a folder; is each voxel of one class only, then",
+     lambda d: structures(d, labels={"background": 0, **{f"s{i}": i for i in range(1, 64)}}), ""),
+    ("SK-F026", "error", "the ignore value 3 is also the bitmask of a combination of structures",
+     lambda d: structures(d, ignore_label=3), ""),
+    ("SK-F027", "warning", "1 masks are not named in the explicit case list, such as a.nii.gz",
+     lambda d: (explicit(d), put_mask(d, "a", ONE)), ""),
+    ("SK-F028", "error", "the files of 'liver': liver.nii, liver.nii.gz | keep one",
+     lambda d: (structures(d, folders="abc"), write_itk(d / "labelsTr/a/liver.nii", ONE)), ""),
     ("SK-G001", "error", "shape (3, 5, 6) (z, y, x) differs from (4, 5, 6)",
      lambda d: put_labels(d, "a", BOTH[:3]), ""),
     ("SK-G001", "error", "the axes are in another order",
@@ -233,7 +256,7 @@ TABLE = [
     ("SK-G006", "error", "a single slice stored in 3D", lambda d: put_labels(d, "a", BOTH[:1]), ""),
     ("SK-G006", "error", "2 cases are 3D and 1 are 2D: a",
      lambda d: (plane(d, "a"), plane(d, "a", "labels")), ""),
-    ("SK-G007", "warning", "up to 3 mm (3 voxels) apart (tolerance 0.1 voxels); the sform is used",
+    ("SK-G007", "warning", "one voxel up to 3 voxels apart (tolerance 0.1); the sform is used",
      lambda d: contradict(d, "a"), "SK-G003"),
     ("SK-V001", "error", "1 of 120 voxels are NaN or infinite",
      lambda d: put_image(d, "a", with_value(np.nan, noise())), ""),
@@ -251,6 +274,8 @@ TABLE = [
     ("SK-V003", "error", "undeclared bits: 4 (2 voxels), 8 (1 voxels) | declare every bit under "
      "labels, or correct the file; declared bits: 1 liver, 2 tumour",
      lambda d: (structures(d), put_labels(d, "a", labels_of(3, 5, 15))), ""),
+    ("SK-V003", "error", "undeclared bits: 1048576 (1 voxels)",
+     lambda d: (structures(d), put_labels(d, "a", with_value(2**20, dtype=np.int32))), ""),
     ("SK-V003", "error", "undeclared values: -7 (1 voxels)",
      lambda d: (structures(d), put_labels(d, "a", with_value(-7, dtype=np.int16))), ""),
     ("SK-V003", "error", "mask of tumour: undeclared values: 255 (1 voxels) | the mask was saved",
@@ -267,6 +292,9 @@ TABLE = [
     ("SK-V006", "warning", "tumour (2) occurs in no label file", lambda d: everywhere(d, ONE), ""),
     ("SK-V006", "warning", "tumour (2) occurs in no label file",
      lambda d: (structures(d), everywhere(d, ONE)), ""),
+    ("SK-V006", "warning", "tumour (2) occurs in no case in which it is annotated",
+     lambda d: (structures(d, unannotated={"a": ["tumour"]}), everywhere(d, ONE),
+                put_labels(d, "a", BOTH)), "SK-V012"),
     ("SK-V007", "warning", "label values were not checked",
      lambda d: describe(d, labels={"background": 0, "liver": "one"}), "SK-D024"),
     ("SK-V008", "warning", "1 label voxels are -1; they are read as ignore",
@@ -321,6 +349,23 @@ def test_problem_of_what_is_to_be_predicted(dataset, code, text, given):
         images_to_predict(given(dataset), load_description(dataset))
     assert code in str(caught.value)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("stored", ["masks", "folders"])
+def test_an_ignore_value_that_would_be_a_bitmask_is_fine_in_masks(tmp_path, stored):
+    folder = write_dataset(tmp_path / "Dataset007_Toy")
+    structures(folder, **{stored: "abc"}, ignore_label=3)
+    masks = TWO_MASKS.copy()
+    masks[1, 3] = 3
+    put_label_folder(folder, "a", liver=masks[0], tumour=masks[1])
+    if stored == "masks":
+        shutil.rmtree(folder / "labelsTr" / "a")
+        put_labels(folder, "a", masks)
+    assert validate_dataset(folder, jobs=1).problems == ()
+    description = load_description(folder)
+    indices = read_annotation(training_cases(description)[0], description.labels).array
+    assert (indices[1, 3] == 2).all()
+    assert np.count_nonzero(indices == 2) == indices[1, 3].size
 
 
 def test_every_code_is_in_a_table():

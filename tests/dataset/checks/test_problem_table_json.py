@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from json_examples import MULTILABEL, PLAIN, REGIONS, VALID
 
-from segkit.dataset.description import check_content, load_description, read_content
+from segkit.dataset.checks.content import check_content
+from segkit.dataset.description import load_description, read_content
 from segkit.dataset.problems import CODES
 from segkit.dataset.validation import validate_dataset
 from segkit.errors import UserError
@@ -149,7 +150,8 @@ TABLE = [
     ("SK-D028", PLAIN | {"ignore_label": [9, 2]}, '2 is also a value of "tumour"', "such as 3"),
     ("SK-D028", PLAIN | {"ignore_label": "9"}, 'label "9" is no integer', "write one integer"),
     ("SK-D028", PLAIN | {"ignore_label": 2**31}, "is out of range", "use a value between"),
-    ("SK-D028", MULTILABEL | {"ignore_label": 6}, "6 is also a combination", "use -1"),
+    ("SK-D028", labels(a=1, b=2**31 - 1, ignore=2**31 - 1), 'also a value of "b"', "such as 2"),
+    ("SK-D028", parts(b=2, c=4) | {"ignore_label": 1}, "1 is also what a mask", "such as -1"),
     ("SK-D028", MULTILABEL | {"ignore_label": 4}, '4 is also a value of "posterior"', "such as -1"),
     (
         "SK-D029",

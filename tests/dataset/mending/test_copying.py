@@ -98,3 +98,36 @@ def test_a_folder_of_masks_from_elsewhere(tree, tmp_path):
     copy_rest(tree, tmp_path / "copy", places)
     place = place_of(masks / "liver.nii.gz", tree, places)
     assert (tmp_path / "copy" / place).read_bytes() == b"m"
+
+
+def test_files_from_elsewhere_take_nobodys_place(tree, tmp_path):
+    """A copy that holds an ``outside`` of its own is mended once more."""
+    (tree / "outside" / "0000").mkdir(parents=True)
+    (tree / "outside" / "0000" / "image.nii.gz").write_bytes(b"a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "image.nii.gz").write_bytes(b"b")
+    cases = {
+        "a": {"images": ["outside/0000/image.nii.gz"]},
+        "b": {"images": ["../b/image.nii.gz"]},
+    }
+    placed, places = place_files(cases, tree)
+    copy_rest(tree, tmp_path / "copy", places)
+    for name, content in (("a", b"a"), ("b", b"b")):
+        (place,) = placed[name]["images"]
+        assert (tmp_path / "copy" / place).read_bytes() == content
+
+
+def test_two_files_for_one_place_are_refused(tree, tmp_path):
+    other = tmp_path / "a_0000.nii.gz"
+    other.write_bytes(b"b")
+    with pytest.raises(UserError, match="another file has its place"):
+        copy_rest(tree, tmp_path / "copy", {other: "imagesTr/a_0000.nii.gz"})
+
+
+def test_voxels_in_a_file_of_another_name_come_along(tree, tmp_path):
+    (tmp_path / "voxels").mkdir()
+    (tmp_path / "voxels" / "1.raw").write_bytes(b"v")
+    (tmp_path / "a.mhd").write_text("NDims = 3\nElementDataFile = voxels/1.raw\n")
+    _, places = place_files({"a": {"images": ["../a.mhd"]}}, tree)
+    copy_rest(tree, tmp_path / "copy", places)
+    assert (tmp_path / "copy/outside/0000/voxels/1.raw").read_bytes() == b"v"

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.dataset.checks.content import OPTIONAL, REQUIRED
-from segkit.dataset.description import check_content
+from segkit.dataset.checks.content import OPTIONAL, REQUIRED, check_content
 from segkit.dataset.mending.content import changes, equal_duplicates, mend_content
 
 FILE = Path("/data/Dataset007_Toy/dataset.json")

@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from segkit.dataset import mending
 from segkit.dataset.cases import find_cases
 from segkit.dataset.description import load_description
 from segkit.dataset.image_io import read_image
 from segkit.dataset.label_files import read_annotation
+from segkit.dataset.mending import dataset as mending
 from segkit.dataset.mending.dataset import mend_dataset
 from segkit.dataset.validation import validate_dataset
 from segkit.errors import UserError
@@ -192,7 +192,7 @@ def test_a_region_of_interest_keeps_its_values(dataset, mend, itk_file):
 def test_good_and_hopeless_data_sets_are_not_copied(dataset, mend):
     done = mend()
     assert done.ok
-    assert str(done).startswith("Nothing can be mended with certainty; nothing was written")
+    assert str(done).startswith("Nothing needs mending; nothing was written")
     (dataset / "dataset.json").write_text("{")
     done = mend()
     assert not done.ok

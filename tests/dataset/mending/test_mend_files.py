@@ -286,3 +286,25 @@ def test_nearest_neighbour_resampling_would_be_the_identity(tmp_path, itk_file):
     outside = 77
     moved = sitk.Resample(label, image, sitk.Transform(), sitk.sitkNearestNeighbor, outside)
     assert np.array_equal(sitk.GetArrayFromImage(moved), array)
+
+
+def test_what_cannot_be_read_is_left(tmp_path, itk_file, image, mend):
+    file = itk_file(tmp_path / "a.nii.gz", labels(1), origin=(3.1, -2.0, 8.0))
+    image.write_bytes(b"no image")
+    done, target = mend(file, ["SK-G003"])
+    assert done.mended == ()
+    assert [line.code for line in done.left] == ["SK-G003"]
+    assert "a_0000.nii.gz: not a readable" in done.left[0].message
+    assert not target.exists()
+
+
+def test_a_region_of_interest_is_no_label(tmp_path, itk_file, image):
+    file = itk_file(tmp_path / "masksTr" / "a.nii.gz", labels(255, 255), origin=ORIGIN)
+    job = FileJob(
+        file=file,
+        name="masksTr/a.nii.gz",
+        target=tmp_path / "new" / "a.nii.gz",
+        case=Case(id="a", images=(image,), label=None, mask=file),
+        problems=(problem("SK-V003", "wrong", where=file, fix="", case="a"),),
+    )
+    assert mend_file(ONE, None, True, job).mended == ()
