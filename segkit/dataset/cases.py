@@ -181,12 +181,25 @@ def _explicit_cases(
 
 
 def _check_unannotated(names: Collection[str], description: DatasetDescription) -> list[Problem]:
-    where = f"{description.file}, key unannotated"
+    unknown = [name for name in description.unannotated if names and name not in names]
+    tested = _test_cases(description) if unknown else set()
+    where, known = f"{description.file}, key unannotated", {*names, *tested}
     return [
-        problem("SK-F025", f"there is no case {name!r}", where=where, fix=nearest(name, names))
-        for name in description.unannotated
-        if names and name not in names
+        problem("SK-F025", f"there is no case {name!r}", where=where, fix=nearest(name, known))
+        for name in unknown
+        if name not in tested
     ]
+
+
+def _test_cases(description: DatasetDescription) -> set[str]:
+    """Return the cases with files in imagesTs or labelsTs, which a data set may do without."""
+    images, labels = (description.folder / name for name in ("imagesTs", "labelsTs"))
+    groups, _ = group_channels(
+        look_into(images, description.file_ending)[0], description, numbers_needed=False
+    )
+    ending = description.label_ending
+    named = {stem(file, ending) for file in look_into(labels, ending)[0]}
+    return {*groups, *named, *subfolders(labels)}
 
 
 def _resolve(path: str, description: DatasetDescription) -> Path:

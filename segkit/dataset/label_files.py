@@ -78,17 +78,41 @@ def apply_mask(
     """Ignore what lies outside a region of interest; without a mask all stays.
 
     Raises:
-        UserError: the mask is unreadable or has another shape.
+        UserError: the mask has another shape, or as for :func:`read_roi_mask`.
     """
     if mask is None:
         return volume
-    used = read_labels(mask, reader)
+    used = read_roi_mask(mask, reader)
     if used.shape != volume.shape:
         what = f"the mask has shape {used.shape} (z, y, x), the labels {volume.shape}"
         raise UserError(what, where=mask, fix="bring the mask to the grid of the image")
     ignore = volume.array.dtype.type(schema.ignore_index)
     indices = np.where(used.array != 0, volume.array, ignore)
     return Volume(array=indices, geometry=volume.geometry)
+
+
+def read_roi_mask(path: Path, reader: str | None = None) -> Volume:
+    """Read a region of interest as raw values, (1, Z, Y, X); nonzero is inside.
+
+    Raises:
+        UserError: unreadable, or the file holds several different channels.
+    """
+    try:
+        return read_labels(path, reader)
+    except UserError:
+        if (count := count_masks(path, reader)) == 1:
+            raise
+        what = f"a ROI mask has one channel; this file holds {count}"
+        fix = "store one mask a case; masks of structures belong into labelsTr"
+        raise UserError(what, where=path, fix=fix) from None
+
+
+def count_masks(path: Path, reader: str | None = None) -> int:
+    """Count the channels of a label file; 1 where it cannot be read, which its reader tells."""
+    try:
+        return len(read_masks(path, reader).array)
+    except UserError:
+        return 1
 
 
 def read_label_map(

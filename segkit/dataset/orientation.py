@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from segkit.errors import UserError
-from segkit.types import Geometry, Volume
+from segkit.types import Geometry, Shape, Volume
 
 _PAIRS = ("RL", "AP", "IS")
 
@@ -32,8 +32,19 @@ def reorient(volume: Volume, code: str) -> Volume:
         return volume
     return Volume(
         array=reorient_array(volume.array, source, code),
-        geometry=_reorient_geometry(volume.geometry, volume.shape, _axis_map(source, code)),
+        geometry=reorient_grid(volume.geometry, volume.shape, code)[0],
     )
+
+
+def reorient_grid(geometry: Geometry, shape_zyx: Shape, code: str) -> tuple[Geometry, Shape]:
+    """Return the geometry and the shape (Z, Y, X) that :func:`reorient` gives a volume.
+
+    Raises:
+        UserError: ``code`` is not an orientation.
+    """
+    moves = _axis_map(geometry.orientation(), code)
+    shape = tuple(shape_zyx[::-1][axis] for axis, _ in reversed(moves))
+    return _reorient_geometry(geometry, shape_zyx, moves), shape
 
 
 def reorient_array(array: np.ndarray, source: str, target: str) -> np.ndarray:

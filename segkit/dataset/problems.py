@@ -89,6 +89,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-F026": ("error", "one integer a voxel cannot hold the labels"),
     "SK-F027": ("warning", "an explicit case list does not use the masks in masksTr"),
     "SK-F028": ("error", "a structure has several files in a label folder"),
+    "SK-F029": ("error", "the splits are malformed"),
+    "SK-F030": ("error", "the splits name cases that do not exist"),
+    "SK-F031": ("warning", "the splits leave cases out"),
     # geometry
     "SK-G001": ("error", "shapes differ within a case"),
     "SK-G002": ("error", "spacings differ within a case"),
@@ -97,6 +100,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-G005": ("warning", "the cases are stored in several orientations"),
     "SK-G006": ("error", "a file has another number of dimensions than expected"),
     "SK-G007": ("warning", "a NIfTI header that gives two different places (sform, qform)"),
+    "SK-G008": ("error", "a file is stored in another orientation than its image"),
     # voxels
     "SK-V001": ("error", "NaN or infinity among the voxels"),
     "SK-V002": ("error", "fractional label values"),
@@ -106,10 +110,11 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-V006": ("warning", "a declared class never occurs"),
     "SK-V007": ("warning", "label values were not checked"),
     "SK-V008": ("warning", "-1 in a label file without an announced ignore label"),
-    "SK-V009": ("warning", "labels lie where every channel is zero: black is not always empty"),
+    "SK-V009": ("warning", "labels lie outside what the image shows, on zeros in every channel"),
     "SK-V010": ("warning", "cases have the same image"),
     "SK-V011": ("warning", "no voxel of a case is annotated"),
     "SK-V012": ("warning", "a structure named as not annotated has voxels"),
+    "SK-V013": ("warning", "label files read as bitmasks look like one class a voxel"),
 }
 """Code -> (severity, meaning). Codes are never reused for another meaning."""
 

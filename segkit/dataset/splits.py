@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from segkit.errors import UserError
+from segkit.dataset.description import DatasetDescription
+from segkit.dataset.problems import Problem, problem, raise_errors
+from segkit.errors import UserError, listing
 from segkit.files import content_hash, file_hash, read_artifact, read_json, write_artifact
+from segkit.json_text import shown
 from segkit.runtime import log
 
 SPLITS_VERSION = 1
+_PARTS = ("train", "val")
+_NEW_SPLITS = "delete the file to have new splits made, or correct it"
 SEED = 12345
 """nnU-Net's seed, for the folds and for random splits beyond them."""
 
@@ -82,49 +88,88 @@ def save_splits(path: Path, splits: Sequence[Split], made_from: str) -> None:
     write_artifact(path, {"folds": folds}, version=SPLITS_VERSION, made_from=made_from)
 
 
+def given_splits(description: DatasetDescription) -> Path:
+    """Where a user of nnU-Net puts splits made by hand."""
+    return description.folder / "splits_final.json"
+
+
 def load_splits(path: Path, case_ids: Sequence[str]) -> tuple[Split, ...]:
     """Read ``splits.json``, or nnU-Net's ``splits_final.json`` (a bare list).
 
     Raises:
-        UserError: malformed; unknown cases; a case in both parts of a fold; or segkit's own
-            splits are stale, that is, do not hold all of today's cases.
+        UserError: one block with everything malformed, unknown cases and cases in both parts of
+            a fold. Cases in no fold are a warning.
     """
+    folds = _read_folds(path)
+    raise_errors(_check_folds(folds, set(case_ids), path), where=path)
+    parts = [[tuple(sorted(set(fold[key]))) for key in _PARTS] for fold in folds]
+    return tuple(Split(train=train, val=val) for train, val in parts)
+
+
+def check_splits(path: Path, case_ids: Collection[str]) -> list[Problem]:
+    """Return all that :func:`load_splits` would refuse or warn about."""
+    try:
+        folds = _read_folds(path)
+    except UserError as error:
+        fix = error.fix or _NEW_SPLITS
+        return [problem("SK-F029", error.what, where=path, fix=fix)]
+    return _check_folds(folds, set(case_ids), path)
+
+
+def _read_folds(path: Path) -> list[Any]:
+    """Return the folds as they are written, unchecked."""
     content = read_json(path)
     own = isinstance(content, dict)
     folds = read_artifact(path, version=SPLITS_VERSION).get("folds") if own else content
     if not isinstance(folds, list) or not folds:
         fix = 'write [{"train": [ids], "val": [ids]}, ...]'
         raise UserError("expected a list of folds", where=path, fix=fix)
-    splits = tuple(_parse_fold(fold, f"{path}, fold {i}") for i, fold in enumerate(folds))
-    _check_cases(splits, set(case_ids), path, own=own)
-    return splits
+    return folds
 
 
-def _parse_fold(fold: Any, where: str) -> Split:
+def _check_folds(folds: Sequence[Any], known: set[str], path: Path) -> list[Problem]:
+    reasons = [(i, reason) for i, fold in enumerate(folds) if (reason := _reason_against(fold))]
     fix = 'write {"train": [ids], "val": [ids]}, both non-empty and without a case in common'
-    parts = [fold.get(key) for key in ("train", "val")] if isinstance(fold, dict) else []
+    malformed = [
+        problem("SK-F029", f"fold {i}: {reason}", where=path, fix=fix) for i, reason in reasons
+    ]
+    used = {case for fold in folds for case in _cases(fold)}
+    # A fold that is mended may hold more cases: what none holds is told afterwards.
+    unused = set() if malformed else known - used
+    return malformed + _check_cases(used - known, unused, path)
+
+
+def _cases(fold: Any) -> list[str]:
+    """List the cases of a fold, as far as it can be understood."""
+    parts = [fold.get(key) for key in _PARTS] if isinstance(fold, dict) else []
+    lists = (part for part in parts if isinstance(part, list))
+    return [case for part in lists for case in part if isinstance(case, str)]
+
+
+def _reason_against(fold: Any) -> str | None:
+    """Say what is wrong with a fold by itself."""
+    if not isinstance(fold, dict):
+        return f"expected keys and values, got {shown(fold)}"
+    parts = [fold.get(key) for key in _PARTS]
     for part in parts:
         if not isinstance(part, list) or not part or not all(isinstance(i, str) for i in part):
-            raise UserError("train or val is missing, empty or malformed", where=where, fix=fix)
-    if not parts:
-        raise UserError(f"expected keys and values, got {fold!r}", where=where, fix=fix)
+            return "train or val is missing, empty or malformed"
     train, val = set(fold["train"]), set(fold["val"])
-    if (common := sorted(train & val)) and len(train | val) > 1:
-        raise UserError(f"in train and in val: {', '.join(common[:5])}", where=where, fix=fix)
-    return Split(train=tuple(sorted(train)), val=tuple(sorted(val)))
+    common = sorted(train & val)
+    return f"in train and in val: {listing(common)}" if common and len(train | val) > 1 else None
 
 
-def _check_cases(splits: Sequence[Split], known: set[str], path: Path, *, own: bool) -> None:
-    used = {case for split in splits for case in (*split.train, *split.val)}
-    fix = "delete the file to have new splits made, or correct it"
-    if unknown := sorted(used - known):
-        listing = f"{', '.join(unknown[:5])} ({len(unknown)} in all)"
-        raise UserError(f"the splits name unknown cases: {listing}", where=path, fix=fix)
-    if unused := sorted(known - used):
-        listing = f"{', '.join(unused[:5])} ({len(unused)} in all)"
-        if own:
-            raise UserError(f"stale: cases in no fold: {listing}", where=path, fix=fix)
-        log.warning("%s: cases in no fold are not used: %s", path, listing)
+def _check_cases(unknown: set[str], unused: set[str], path: Path) -> list[Problem]:
+    told = partial(problem, where=path)
+    found = []
+    if unknown:
+        what = f"the splits name unknown cases: {listing(sorted(unknown))} ({len(unknown)} in all)"
+        found.append(told("SK-F030", what, fix=_NEW_SPLITS))
+    if unused:
+        what = f"cases in no fold: {listing(sorted(unused))} ({len(unused)} in all)"
+        fix = "fine if they are to be left out; else add them to the folds"
+        found.append(told("SK-F031", what, fix=fix))
+    return found
 
 
 def load_or_make_splits(path: Path, given: Path, case_ids: Sequence[str]) -> tuple[Split, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from segkit.dataset.labels import LabelSchema, as_integers
-from segkit.errors import UserError
+from segkit.errors import UserError, listing
 
 PRESENT = 1
 LARGEST_BITMASK = 62
@@ -130,11 +130,12 @@ only, then delete label_encoding"
 
 
 def _check_bits(values: np.ndarray, schema: LabelSchema, source: object) -> None:
-    known = _known_bits(schema)
-    if int(np.bitwise_or.reduce(values, axis=None)) & ~known:
-        unknown = [value for value in np.unique(values).tolist() if value & ~known]
-        listing = ", ".join(map(str, unknown[:10]))
-        what = f"bitmasks with bits that no structure has: {listing}"
+    if (lowest := int(values.min(initial=0))) < 0:
+        what = f"bitmasks are never negative; the file holds {lowest}"
+        raise UserError(what, where=source, fix="correct the file, or declare an ignore_label")
+    if unknown := int(np.bitwise_or.reduce(values, axis=None)) & ~_known_bits(schema):
+        bits = [1 << bit for bit in range(unknown.bit_length()) if unknown >> bit & 1]
+        what = f"bitmasks with bits that no structure has: {listing([str(bit) for bit in bits])}"
         fix = f"declare every bit under 'labels'; declared: {schema.describe()}"
         raise UserError(what, where=source, fix=fix)
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from segkit.dataset.cases import find_cases, largest_case
+from segkit.dataset.cases import Case, find_cases, largest_case
 from segkit.dataset.checks.case import check_case
 from segkit.dataset.checks.content import check_content
 from segkit.dataset.checks.expectations import Expectations
@@ -23,6 +23,7 @@ from segkit.dataset.description import (
 )
 from segkit.dataset.mending.content import mend_content
 from segkit.dataset.problems import CODES, LABEL_CODES, Problem
+from segkit.dataset.splits import check_splits, given_splits
 from segkit.parallel import choose_jobs, map_cases
 
 __all__ = ["Problem", "Report", "validate_dataset"]
@@ -124,8 +125,19 @@ def validate_dataset(
     problems += [found for finding in findings for found in finding.problems]
     if cases:
         problems += check_together(findings, expected.labels, file)
+        problems += _check_splits(description, cases, misplaced)
     labelled = sum(case.label is not None for case in cases)
     return Report(dataset=name, cases=labelled, problems=tuple(problems))
+
+
+def _check_splits(
+    description: DatasetDescription, cases: Sequence[Case], misplaced: Sequence[Problem]
+) -> list[Problem]:
+    """Check the splits made by hand; a case that lacks a file is known all the same."""
+    file = given_splits(description)
+    broken = (found.case for found in misplaced if found.severity == "error" and found.case)
+    known = {*(case.id for case in cases), *broken}
+    return check_splits(file, known) if file.is_file() else []
 
 
 def _bytes_per_voxel(description: DatasetDescription) -> int:

@@ -15,7 +15,12 @@ from segkit.errors import UserError
 from segkit.evaluation.explanations import LabelErrors, label_errors
 from segkit.evaluation.overlap import Scores
 from segkit.evaluation.scoring import Scoring
-from segkit.evaluation.targets import score_case, unannotated_targets, voxel_ml
+from segkit.evaluation.targets import (
+    annotated_share,
+    score_case,
+    unannotated_targets,
+    voxel_ml,
+)
 from segkit.files import content_hash, file_hash
 from segkit.types import Geometry, Volume
 
@@ -43,6 +48,9 @@ class CaseScores:
     regions: dict[str, Scores]
     unannotated: tuple[str, ...] = ()
     """Targets without an annotated voxel: all their scores are None."""
+    annotated_share: float = 1.0
+    """Share (0..1) of the reference's voxels that are scored, the rest being ignored; the mean over
+    structures that overlap. Volumes are of this part. Summaries of before do not tell: 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +96,7 @@ def evaluate_case(pair: CasePair, settings: EvaluationSettings) -> CaseResult:
             labels=labels,
             regions=regions,
             unannotated=unannotated_targets(ref.array, schema),
+            annotated_share=annotated_share(ref.array, schema),
         ),
         errors=label_errors(ref.array[0], pred.array[0], schema, voxel_ml(ref.geometry)),
         warnings=geometry_warnings(pair.case, ref.geometry, pred.geometry),

@@ -5,6 +5,9 @@ voxel in which the label is wrong (missed or invented) is one of two kinds: *inh
 region is wrong as well, or *confused* with another part of the region. Besides, it may lie *at
 the border*: within one voxel (26 neighbours, 8 in a plane) of the surface of the label in the
 reference. Voxels that are ignored count nowhere.
+
+A label whose value ``regions_class_order`` leaves out is never written by a model of regions: that
+is all there is to say of it, unless the predictions come from elsewhere and hold it.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ class LabelErrors:
     """Wrong voxels within one voxel of the label's surface."""
     inherited: int
     """Wrong voxels in which the region is wrong too."""
+    unpainted: int | None = None
+    """The label's value on disk, where no region writes it and the prediction does not hold it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,13 +85,14 @@ def label_errors(
     ref, pred = annotated_classes(ref, pred, schema.num_classes)
     box = box_slices(_widen(bounding_box((ref != BACKGROUND) | (pred != BACKGROUND)), ref.shape))
     ref, pred, annotated = ref[box], pred[box], annotated[box]
-    found = []
+    found, painted = [], {region.paint for region in schema.regions}
     for index, label in enumerate(schema.classes, start=1):
         if (region := enclosing_region(label.value, schema.regions)) is None:
             continue
         members = schema.region_members[schema.regions.index(region)]
         region_ref = members[ref]
-        in_ref, wrong = ref == index, (ref == index) != (pred == index)
+        in_ref, in_pred = ref == index, pred == index
+        wrong = in_ref != in_pred
         errors = LabelErrors(
             label=label.name,
             region=region.name,
@@ -95,6 +101,7 @@ def label_errors(
             wrong=_count(wrong),
             border=_at_border(in_ref, annotated & ~in_ref, wrong),
             inherited=_count(wrong & (region_ref != members[pred])),
+            unpainted=None if label.value in painted or in_pred.any() else label.value,
         )
         found.append(errors)
     return tuple(found)
@@ -201,8 +208,12 @@ def _explanation(compared: Sequence[_Compared], total: int) -> Explanation:
         border=border,
         inherited=inherited,
         text=f"'{label}' (Dice {own:.3f}) scores below '{region}' around it "
-        f"({around:.3f}{_where(label, len(compared), total)}). "
-        f"{_volumes(label_ml, region_ml)} {_kinds(border, inherited, region)}",
+        f"({around:.3f}{_where(label, len(compared), total)})"
+        + (
+            f": {_unpainted(errors[0])}."
+            if all(entry.unpainted is not None for entry in errors)
+            else f". {_volumes(label_ml, region_ml)} {_kinds(border, inherited, region)}"
+        ),
     )
 
 
@@ -210,6 +221,13 @@ def _where(label: str, compared: int, total: int) -> str:
     if compared == total:
         return ""
     return f", in the {compared} of {total} cases where '{label}' is scored"
+
+
+def _unpainted(errors: LabelErrors) -> str:
+    return (
+        f"its value {errors.unpainted} is not in regions_class_order, so that no prediction holds "
+        f"it; it comes out as another part of '{errors.region}'"
+    )
 
 
 def _volumes(label_ml: float, region_ml: float) -> str:

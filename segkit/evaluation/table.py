@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from segkit.errors import listing
 from segkit.evaluation.lesions import LESION_COUNTS
 from segkit.evaluation.overlap import Scores
 from segkit.evaluation.scoring import SHARES
@@ -39,8 +40,8 @@ def render_table(summary: Summary) -> str:
 
     The first metric comes with its standard deviation, its 95% interval and the number of cases
     it is the mean of; the others as means. A row ends with what its means leave out. Below the
-    columns stand, a line each, what absence counts as, the lesions of all cases, and why labels
-    score lower than the region around them.
+    columns stand, a line each, what the cases leave out, what absence counts as, the lesions of
+    all cases, and why labels score lower than the region around them.
     """
     metrics = summary.metrics
     blocks = [("label", summary.labels), ("region", summary.regions)]
@@ -50,9 +51,32 @@ def render_table(summary: Summary) -> str:
             rows += [[], _heading(kind, metrics)] if rows else [_heading(kind, metrics)]
             rows += [_row(name, target, summary) for name, target in table.items()]
     rows += [[], _last_row(summary, metrics)]
-    remarks = [*absent_remark(summary), *lesion_remarks(summary)]
+    remarks = [*case_remarks(summary), *absent_remark(summary), *lesion_remarks(summary)]
     remarks += [explanation.text for explanation in summary.explanations]
     return "\n".join([_align(rows), *(["", *remarks] if remarks else [])])
+
+
+def case_remarks(summary: Summary) -> list[str]:
+    """Say which references have no prediction, and how many cases are scored on a part only."""
+    lines = []
+    if count := len(summary.not_predicted):
+        which = "reference is" if count == 1 else "references are"
+        names = listing(summary.not_predicted)
+        lines.append(f"{count} {which} left out, without a prediction: {names}")
+    if shares := [case.annotated_share for case in summary.cases if case.annotated_share < 1]:
+        average = _percent(sum(shares) / len(shares))
+        lines.append(
+            f"{len(shares)} of {len(summary.cases)} cases are scored on a part of their voxels "
+            f"only ({average} on average): volumes are of that part"
+        )
+    return lines
+
+
+def _percent(share: float) -> str:
+    """Format a share below 1, so that it reads neither as all nor, above 0, as nothing."""
+    if 0 < share < 0.01:
+        return "under 1%"
+    return "over 99%" if share > 0.99 else f"{share:.0%}"
 
 
 def absent_remark(summary: Summary) -> list[str]:

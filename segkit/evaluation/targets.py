@@ -64,6 +64,15 @@ def unannotated_targets(ref: np.ndarray, schema: LabelSchema) -> tuple[str, ...]
     return () if annotated[0] else tuple(names)
 
 
+def annotated_share(ref: np.ndarray, schema: LabelSchema) -> float:
+    """Return the share (0..1) of the voxels of a reference (1 or S, Z, Y, X) that are scored.
+
+    The others are ignored: nobody annotated them, or they lie outside the region of interest. For
+    overlapping structures it is the mean over the structures.
+    """
+    return float(np.count_nonzero(ref != schema.ignore_index) / ref.size)
+
+
 def voxel_ml(geometry: Geometry) -> float:
     """Return the volume of a voxel in millilitres; a plane counts as 1 mm thick."""
     thickness, height, width = geometry.spacing_mm

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.checks.geometry import compare_grids, grid_of, read_grid
+from segkit.dataset.checks.geometry import compare_grids, read_grid
 from segkit.dataset.image_io import read_image
 from segkit.dataset.label_files import label_sources, read_annotation
 from segkit.dataset.labels import LabelSchema
@@ -65,9 +65,10 @@ def measure_case(
 ) -> CaseFingerprint:
     """Measure one case as stored; runs in a worker process."""
     case, identity = item
+    files = (*case.images[1:], *label_sources(case, labels), case.mask)
+    notes = _compare(case, files, reader)
     volume = read_image(case.images, reader)
     label = read_annotation(case, labels, reader)
-    notes = _compare(case, volume, (*label_sources(case, labels), case.mask), reader)
     _check(case, volume, channel_names)
     image = volume.array
     valid = nonzero_mask(image)
@@ -97,11 +98,9 @@ def _intensities(image: np.ndarray, counted: np.ndarray) -> tuple[CaseIntensitie
     return tuple(summarize_case(channel[counted]) for channel in image)
 
 
-def _compare(
-    case: Case, volume: Volume, files: Iterable[Path | None], reader: str | None
-) -> tuple[str, ...]:
-    """Refuse annotations on another grid than their image; return what is merely suspicious."""
-    image = grid_of(volume, case.images[0])
+def _compare(case: Case, files: Iterable[Path | None], reader: str | None) -> tuple[str, ...]:
+    """Refuse files on another grid than their first image; return what is merely suspicious."""
+    image = read_grid(case.images[0], reader)
     others = (read_grid(file, reader) for file in files if file is not None)
     problems = [found for other in others for found in compare_grids(other, image, case)]
     if errors := [found for found in problems if found.severity == "error"]:

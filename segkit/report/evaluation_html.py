@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 
 from segkit import __version__
 from segkit.evaluation.case import CaseScores
+from segkit.evaluation.lesions import LESION_METRICS
 from segkit.evaluation.overlap import Scores
 from segkit.evaluation.statistics import Statistics, Table
 from segkit.evaluation.summary import Summary
 from segkit.evaluation.table import (
     TITLES,
     absent_remark,
+    case_remarks,
     interval,
     lesion_remarks,
     mean_and_std,
@@ -39,6 +41,15 @@ thead th { border-bottom: 2px solid #888 }
 .note { color: #666 }
 img { max-width: 100% }
 """
+BORDER_LEGEND = (
+    "At its border: within one voxel (26 neighbours in a volume, 8 in a plane) of the border that "
+    "the label has in the reference."
+)
+LESION_LEGEND = (
+    "A lesion is a connected component (26 neighbours in a volume, 8 in a plane). One of the "
+    "reference is found when the prediction overlaps it in one voxel or more; a predicted one that "
+    "overlaps none of the reference is false."
+)
 
 
 def write_evaluation_page(summary: Summary, path: Path) -> None:
@@ -55,8 +66,8 @@ def evaluation_page(summary: Summary) -> str:
         _facts(summary),
         _table("Regions", summary.regions, summary),
         _table("Labels", summary.labels, summary),
-        _lines("Why labels score lower than the region around them", _explanations(summary)),
-        _lines("Lesions", lesion_remarks(summary)),
+        _explanations(summary),
+        _lesions(summary),
         _dice(summary),
         f'<p class="note">segkit {escape(__version__)}, made from {escape(summary.made_from)}</p>',
     ]
@@ -66,23 +77,36 @@ def evaluation_page(summary: Summary) -> str:
 
 def _facts(summary: Summary) -> str:
     facts = [f"{len(summary.cases)} cases"]
-    if summary.not_predicted:
-        facts.append(f"{len(summary.not_predicted)} references without a prediction")
     if "nsd" in summary.metrics:
         facts.append(f"NSD tolerance {summary.nsd_tolerance_mm:g} mm")
     facts += absent_remark(summary)
-    return f"<p>{', '.join(facts)}. Mean ± standard deviation [95% interval of the mean].</p>"
+    text = f"<p>{', '.join(facts)}. Mean ± standard deviation [95% interval of the mean].</p>"
+    return "\n".join([text, *_list(case_remarks(summary))])
 
 
-def _explanations(summary: Summary) -> list[str]:
-    return [explanation.text for explanation in summary.explanations]
-
-
-def _lines(heading: str, lines: Sequence[str]) -> str:
-    if not lines:
+def _explanations(summary: Summary) -> str:
+    if not summary.explanations:
         return ""
+    heading = "Why labels score lower than the region around them"
+    lines = [explanation.text for explanation in summary.explanations]
+    return _section(heading, BORDER_LEGEND, lines)
+
+
+def _lesions(summary: Summary) -> str:
+    if not set(summary.metrics) & set(LESION_METRICS):
+        return ""
+    return _section("Lesions", LESION_LEGEND, lesion_remarks(summary))
+
+
+def _section(heading: str, legend: str, lines: Sequence[str]) -> str:
+    parts = [f"<h2>{heading}</h2>", f'<p class="note">{legend}</p>', *_list(lines)]
+    return "\n".join(parts)
+
+
+def _list(lines: Sequence[str]) -> list[str]:
+    """Return a list of its own, or nothing where there is no line."""
     items = "\n".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<h2>{heading}</h2>\n<ul>\n{items}\n</ul>"
+    return [f"<ul>\n{items}\n</ul>"] if lines else []
 
 
 def _table(heading: str, table: Table, summary: Summary) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from segkit import options as opt
 from segkit.dataset.cases import Case, training_cases
 from segkit.dataset.description import DatasetDescription, command, load_description
+from segkit.dataset.splits import given_splits
 from segkit.errors import UserError
 from segkit.planning.fingerprint import description_hash, fingerprint_hash, load_fingerprint
 from segkit.planning.plan import Plan, load_plan, plan_source, planned_description
@@ -40,7 +41,7 @@ class OpenDataset:
     @property
     def given_splits(self) -> Path:
         """Where a user of nnU-Net puts splits made by hand."""
-        return self.description.folder / "splits_final.json"
+        return given_splits(self.description)
 
 
 def open_dataset(options: opt.Dataset) -> OpenDataset:

@@ -13,7 +13,7 @@ from segkit.dataset.cases import Case, images_to_predict
 from segkit.dataset.description import DatasetDescription, load_description
 from segkit.dataset.image_io import KNOWN_ENDINGS
 from segkit.dataset.label_files import LabelLayout, label_path
-from segkit.errors import UsageError, UserError
+from segkit.errors import UsageError, UserError, listing
 from segkit.evaluation.case import CasePair
 from segkit.evaluation.pairs import find_label_map
 from segkit.evaluation.scoring import check_scoring
@@ -23,6 +23,7 @@ from segkit.inference.case import CasePredictor
 from segkit.inference.model import load_model, load_networks, trained_folds
 from segkit.inference.predictor import PredictionSettings
 from segkit.parallel import map_cases
+from segkit.planning.plan import load_plan, planned_description
 from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.workflows.common import Outcome, open_workspace
 from segkit.workspace import find_dataset
@@ -155,7 +156,7 @@ def evaluate(options: opt.Evaluate) -> Outcome:
     summary = evaluate_folders(
         options.predictions,
         options.references,
-        load_description(options.description),
+        _judged_description(options.description),
         scoring=check_scoring(
             options.metrics or None,
             nsd_tolerance_mm=options.nsd_tolerance_mm,
@@ -165,6 +166,18 @@ def evaluate(options: opt.Evaluate) -> Outcome:
         jobs=options.jobs,
     )
     return Outcome(text=_write_report(summary, options.output or options.predictions))
+
+
+def _judged_description(path: Path) -> DatasetDescription:
+    """Read a dataset.json; beside a plan (a model folder), without what the plan leaves out."""
+    description = load_description(path)
+    plan = description.folder / "plan.json"
+    if not plan.is_file():
+        return description
+    planned = planned_description(description, load_plan(plan))
+    if names := [structure.name for structure in planned.labels.left_out]:
+        log.info("not evaluated, as %s leaves them out: %s", plan, listing(names))
+    return planned
 
 
 def evaluate_cases(

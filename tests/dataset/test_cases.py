@@ -239,6 +239,18 @@ def test_problems_name_the_json_that_was_read(dataset, content):
     assert problems["SK-F025"] == f"{other}, key unannotated"
 
 
+def test_structures_can_be_unannotated_in_test_cases(dataset, content):
+    """Their labels lie in labelsTs, for the evaluation."""
+    write_itk(dataset / "imagesTs" / "x_0000.nii.gz", noise())
+    write_itk(dataset / "labelsTs" / "y.nii.gz", labels_of(1))
+    write_itk(dataset / "labelsTs" / "z" / "liver.nii.gz", labels_of(1))
+    unlooked = {case: ["tumour"] for case in "axyz"}
+    changes = {"label_encoding": "multilabel", "unannotated": {**unlooked, "w": ["liver"]}}
+    (found,) = find_cases(described(dataset, content, **changes))[1]
+    assert (found.code, found.message) == ("SK-F025", "there is no case 'w'")
+    assert found.fix.endswith("a, b, c, x, y, z")
+
+
 def test_identity_and_size_follow_the_files_beside(tmp_path):
     image = write_itk(tmp_path / "a_0000.mhd", noise())
     label = write_itk(tmp_path / "a.tif", labels_of(1))

@@ -5,9 +5,10 @@ import pytest
 
 from segkit.dataset import label_files
 from segkit.dataset.cases import Case
-from segkit.dataset.image_io import write_labels
+from segkit.dataset.image_io import write_labels, write_masks
 from segkit.dataset.image_io.image2d_io import PLANE
 from segkit.dataset.label_files import (
+    apply_mask,
     label_layout,
     label_path,
     label_sources,
@@ -190,6 +191,14 @@ def test_outside_the_region_of_interest_is_ignored(tmp_path, schema):
     # Of the structures s1 is the second.
     np.testing.assert_array_equal(found[0][mask != 0], labels.array[0][mask != 0])
     assert (found[1:] == schema.ignore_index).all()
+
+
+@pytest.mark.parametrize("schema", [CLASSES, structures(2)], ids=["classes", "structures"])
+def test_several_masks_are_no_region_of_interest(tmp_path, schema):
+    write_masks(tmp_path / "mask.nii.gz", np.eye(3, dtype=np.uint8).reshape(3, 1, 1, 3), TILTED)
+    labels = Volume(array=np.ones((schema.seg_channels, 1, 1, 3), np.int8), geometry=TILTED)
+    with pytest.raises(UserError, match=r"(?s)has one channel.*holds 3.*belong into labelsTr"):
+        apply_mask(labels, tmp_path / "mask.nii.gz", schema)
 
 
 def test_a_mask_on_another_grid_is_refused(tmp_path):

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from segkit.dataset.splits import (
+    check_splits,
     load_or_make_splits,
     load_splits,
     make_splits,
@@ -116,7 +117,27 @@ def test_malformed_splits_are_refused(tmp_path, folds, message):
         load_splits(path, ["a", "b"])
 
 
-def test_stale_splits_are_refused(tmp_path):
-    save_splits(tmp_path / "splits.json", make_splits(IDS), made_from="abc")
-    with pytest.raises(UserError, match="stale: cases in no fold: new"):
-        load_splits(tmp_path / "splits.json", [*IDS, "new"])
+def test_everything_wrong_with_splits_is_told_at_once(tmp_path):
+    path = tmp_path / "splits_final.json"
+    folds = [{"train": ["a", "b"], "val": ["b"]}, {"train": ["a"], "val": ["zebra"]}, 7]
+    path.write_text(json.dumps(folds))
+    found = check_splits(path, ["a", "b"])
+    assert [each.code for each in found] == ["SK-F029", "SK-F029", "SK-F030"]
+    assert {each.where for each in found} == {str(path)}
+    with pytest.raises(UserError) as caught:
+        load_splits(path, ["a", "b"])
+    assert all(each.message in str(caught.value) for each in found)
+
+
+def test_other_keys_of_a_fold_have_no_effect(tmp_path):
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": ["a"], "val": ["b"], "test": ["t"]}]))
+    assert check_splits(path, ["a", "b"]) == []
+
+
+def test_given_splits_may_leave_cases_out(tmp_path):
+    given, own = tmp_path / "splits_final.json", tmp_path / "splits.json"
+    given.write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    first = load_or_make_splits(own, given, ["a", "b", "c"])
+    assert load_or_make_splits(own, given, ["a", "b", "c"]) == first
+    assert [found.code for found in check_splits(own, ["a", "b", "c"])] == ["SK-F031"]

@@ -99,7 +99,8 @@ def test_ignore_stands_for_all_structures_in_a_bitmask_and_for_one_in_a_mask():
     ("raw", "told"),
     [
         ([[4]], "no structure has: 4"),
-        ([[-3]], "no structure has: -3"),
+        ([[57]], "no structure has: 8, 16, 32"),
+        ([[-3]], "never negative; the file holds -3"),
         ([[0], [2]], "other than 0 and 1: 2"),
         ([[0.5], [0]], "fractional"),
         ([[np.nan], [0]], "NaN"),

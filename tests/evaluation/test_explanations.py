@@ -147,6 +147,25 @@ def test_a_label_that_is_never_wrong_is_explained_by_its_absence():
     assert "None of its voxels is wrong" in rim.text
 
 
+@pytest.mark.parametrize("written", [False, True])
+def test_a_label_no_region_writes_is_explained_by_that(written):
+    regions = (Region(name="whole", members=(1, 2, 4), paint=1), *REGIONS[2:])
+    schema = LabelSchema(classes=SCHEMA.classes, regions=regions)
+    # Unless the predictions hold it all the same: they come from elsewhere.
+    maps = ([1, 2, 2, 3], [1, 1, 1, 3]), ([1, 2, 2, 3], [1, 1, 2 if written else 1, 3])
+    cases = [tuple(errors(*pair, schema).values()) for pair in maps]
+    dice = {**DICE, "rim": 0.9, "necrosis": 0.0}
+    (necrosis,) = explain(cases, *scores(dice, dice))
+    assert (necrosis.label, necrosis.region) == ("necrosis", "whole")
+    reason = (
+        "'necrosis' (Dice 0.000) scores below 'whole' around it (0.800): its value 2 is not in "
+        "regions_class_order, so that no prediction holds it; it comes out as another part of "
+        "'whole'."
+    )
+    assert (necrosis.text == reason) != written
+    assert ("at its border" in necrosis.text) == written
+
+
 def test_without_dice_nothing_is_explained():
     case = tuple(errors(REF, PRED).values())
     assert explain([case], [{"rim": {"iou": 0.1}}], [{"whole": {"iou": 0.9}}]) == ()

@@ -138,7 +138,7 @@ def test_summaries_of_before_are_read(dataset, tmp_path):
     for key in ("absent_score", "explanations", "lesion_totals"):
         del content[key]
     for case in content["cases"]:
-        del case["unannotated"]
+        del case["unannotated"], case["annotated_share"]
     (tmp_path / "summary.json").write_text(json.dumps(content))
     assert load_summary(tmp_path / "summary.json") == summary
 
@@ -149,6 +149,19 @@ def test_ignore_is_masked_out(dataset):
     summary = evaluate(*dataset(cases, labels))
     assert summary.labels["kidney"]["dice"].mean == 1
     assert summary.labels["tumour"]["volume_pred_ml"].mean == pytest.approx(0.006)
+    assert summary.cases[0].annotated_share == 0.5
+
+
+def test_the_share_inside_the_mask_is_told(dataset, tmp_path):
+    pred, ref, description = dataset(TWO)
+    (tmp_path / "masks").mkdir()
+    save(tmp_path / "masks/case_2.nii.gz", [[1, 1, 1, 0]])
+    summary = evaluate_folders(pred, ref, description, masks_dir=tmp_path / "masks", jobs=1)
+    assert [case.annotated_share for case in summary.cases] == [1, 0.75]
+    save_summary(summary, tmp_path)
+    assert (
+        json.loads((tmp_path / "summary.json").read_text())["cases"][1]["annotated_share"] == 0.75
+    )
 
 
 def test_minus_one_is_background_in_a_prediction_and_ignored_in_a_reference(dataset):

@@ -7,6 +7,7 @@ from segkit.evaluation.explanations import Explanation
 from segkit.evaluation.summary import Summary, summarize
 from segkit.evaluation.table import (
     absence,
+    case_remarks,
     interval,
     lesion_remarks,
     mean_and_std,
@@ -133,6 +134,32 @@ def test_what_absence_counts_as_is_said():
     assert "counts as" not in render_table(summary)
     last = render_table(replace(summary, absent_score=1.0)).splitlines()[-1]
     assert last == "a target that is in neither reference nor prediction counts as 1, not as n/a"
+
+
+def test_what_cases_leave_out_is_said():
+    summary = make_summary({"liver": [0.5, 1.0, 1.0]})
+    assert case_remarks(summary) == []
+    known = [
+        replace(case, annotated_share=share)
+        for case, share in zip(summary.cases, (1.0, 0.25, 0.5), strict=True)
+    ]
+    summary = replace(summary, cases=tuple(known), not_predicted=tuple("abcdef"))
+    assert render_table(summary).splitlines()[-2:] == [
+        "6 references are left out, without a prediction: a, b, c, d and 2 more",
+        "2 of 3 cases are scored on a part of their voxels only (38% on average): "
+        "volumes are of that part",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "(0% "), (0.001, "(under 1% "), (0.42, "(42% "), (0.9999, "(over 99% ")],
+)
+def test_a_part_never_reads_as_all_or_nothing(share, text):
+    summary = make_summary({"liver": [0.5]})
+    (case,) = summary.cases
+    (line,) = case_remarks(replace(summary, cases=(replace(case, annotated_share=share),)))
+    assert text in line
 
 
 def test_lesions_of_all_cases_are_added_up():

@@ -3,7 +3,12 @@ import pytest
 
 from segkit.dataset.labels import LabelClass, LabelSchema, Region
 from segkit.evaluation.scoring import METRICS, SHARES, Scoring
-from segkit.evaluation.targets import score_case, unannotated_targets, voxel_ml
+from segkit.evaluation.targets import (
+    annotated_share,
+    score_case,
+    unannotated_targets,
+    voxel_ml,
+)
 from segkit.types import Geometry
 
 SCHEMA = LabelSchema(
@@ -56,6 +61,12 @@ def test_targets_without_an_annotated_voxel_are_named():
     assert unannotated_targets(ref, STRUCTURES) == ("a", "c")
     assert unannotated_targets(np.array([[[[4, 0]]]]), SCHEMA) == ()
     assert unannotated_targets(np.array([[[[4, 4]]]]), SCHEMA) == ("a", "b", "c", "whole", "tip")
+
+
+def test_the_annotated_share_is_the_mean_over_structures():
+    ref = np.array([[0, 1, -1, 0], [1, 2, 2, 2], [2, 2, 2, 2]])[:, None, None]
+    assert annotated_share(ref, STRUCTURES) == pytest.approx((1 + 0.25 + 0) / 3)
+    assert annotated_share(np.array([[[[4, 0, 1, 1]]]]), SCHEMA) == 0.75
 
 
 def test_nothing_annotated_is_undefined_whatever_absence_counts():

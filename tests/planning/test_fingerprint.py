@@ -29,6 +29,7 @@ def write(path, array_zyx, spacing_zyx=(1.0, 1.0, 1.0), orientation="LPS"):
         image = sitk.DICOMOrient(image, orientation)
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path))
+    return path
 
 
 def write_case(folder, name, image, label, **geometry):
@@ -351,7 +352,8 @@ def test_overlapping_structures_and_their_combinations(folder):
 def test_a_mask_that_lies_elsewhere_is_told(folder, spacing):
     image, label = random_case(0)
     write_case(folder, "a", image, label)
-    write(folder / "masksTr" / "a.nii.gz", np.ones_like(label, np.uint8), spacing, "RAS")
+    mask = write(folder / "masksTr" / "a.nii.gz", np.ones_like(label, np.uint8), spacing, "RAS")
+    shift(mask, 7.0)
     if spacing != (1.0, 1.0, 1.0):
         with pytest.raises(UserError, match="SK-G002"):
             extract_fingerprint(*write_json(folder), jobs=1)
@@ -359,6 +361,24 @@ def test_a_mask_that_lies_elsewhere_is_told(folder, spacing):
     (case,) = extract_fingerprint(*write_json(folder), jobs=1).cases
     assert [note[:8] for note in case.notes] == ["[SK-G003", "[SK-G004"]
     assert "masksTr/a.nii.gz" in case.notes[0]
+
+
+def shift(path, mm):
+    image = sitk.ReadImage(str(path))
+    image.SetOrigin([value + mm for value in image.GetOrigin()])
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["labelsTr/a.nii.gz", "masksTr/a.nii.gz", "imagesTr/a_0001.nii.gz"]
+)
+def test_another_orientation_than_the_image_is_refused(folder, name):
+    image, label = random_case(0)
+    write_case(folder, "a", np.concatenate([image, image])[:2], label)
+    write(folder / name, label.astype(np.uint8), orientation="LAS")
+    with pytest.raises(UserError, match="SK-G008") as caught:
+        extract_fingerprint(*write_json(folder, channels=2), jobs=1)
+    assert str(caught.value.where).endswith(name)
 
 
 def test_every_structure_of_a_folder_is_compared_with_the_image(folder):

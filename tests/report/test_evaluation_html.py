@@ -70,7 +70,8 @@ def test_the_page_stands_alone_and_is_well_formed():
     assert "http" not in page
     assert "n/a (absent in 1 of 3)" in page
     assert "n/a (absent in 3 of 3)" in page
-    assert "1 references without a prediction" in page
+    assert "<li>1 reference is left out, without a prediction: late</li>" in page
+    assert "connected component" not in page
 
 
 def test_names_are_escaped():
@@ -131,7 +132,7 @@ def test_explanations_lesions_and_absence_are_told():
         text="a<b is below whole",
     )
     unknown = replace(summary.cases[1], unannotated=("a<b",))
-    cases = (summary.cases[0], unknown)
+    cases = (replace(summary.cases[0], annotated_share=0.5), unknown)
     page = evaluation_page(replace(summary, explanations=(why,), absent_score=1.0, cases=cases))
     parse(page)
     assert "<li>a&lt;b is below whole</li>" in page
@@ -139,6 +140,9 @@ def test_explanations_lesions_and_absence_are_told():
     assert "counts as 1, not as n/a" in page
     assert "n/a (not annotated in 1 of 2)" in page
     assert "n/a (absent in 1 of 2)" in page
+    assert "1 of 2 cases are scored on a part of their voxels only (50% on average)" in page
+    for legend in ("a connected component (26 neighbours", "the border that the label has in the"):
+        assert legend in page
     assert "Why labels score lower" not in evaluation_page(summary)
 
 

@@ -13,8 +13,8 @@ from segkit.dataset.cases import Case
 from segkit.dataset.checks.expectations import Expectations, unreadable
 from segkit.dataset.checks.geometry import Grid, check_forms, compare_grids, grid_of
 from segkit.dataset.checks.label_values import LabelFindings, check_label_values
-from segkit.dataset.image_io import read_image, read_labels
-from segkit.dataset.label_files import LabelLayout
+from segkit.dataset.image_io import read_image
+from segkit.dataset.label_files import LabelLayout, count_masks, read_roi_mask
 from segkit.dataset.nonzero import nonzero_mask
 from segkit.dataset.problems import Problem, problem
 from segkit.errors import UserError
@@ -30,6 +30,8 @@ class Findings:
     """Classes or structures that have a voxel."""
     layout: LabelLayout | None = None
     """How its labels are stored; None where they cannot be read."""
+    largest_bitmask: int = 0
+    """Largest integer read as a bitmask, ignore values aside; 0 where there is none."""
     orientation: str | None = None
     """Of the first image; None where it cannot be read."""
     axes: int | None = None
@@ -71,6 +73,7 @@ def check_case(expected: Expectations, case: Case) -> Findings:
         problems=tuple(problems),
         present=labels.present,
         layout=labels.layout,
+        largest_bitmask=labels.largest_bitmask,
         orientation=first.orientation() if first else None,
         axes=first.stored_ndim if first else None,
         image_hashes=images.hashes,
@@ -157,9 +160,10 @@ def _read_mask(
     if case.mask is None:
         return None, (), []
     try:
-        volume = read_labels(case.mask, expected.reader)
+        volume = read_roi_mask(case.mask, expected.reader)
     except UserError as error:
-        return None, (), [unreadable(error, case.mask, case)]
+        code = "SK-F010" if count_masks(case.mask, expected.reader) == 1 else "SK-G006"
+        return None, (), [unreadable(error, case.mask, case, code)]
     return volume.array[0] != 0, (grid_of(volume, case.mask),), []
 
 

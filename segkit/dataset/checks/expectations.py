@@ -23,7 +23,7 @@ class Expectations:
     """Whether a case may have several masks; said apart because ``labels`` may be unknown."""
 
 
-def unreadable(error: UserError, file: Path, case: Case) -> Problem:
+def unreadable(error: UserError, file: Path, case: Case, code: str = "SK-F010") -> Problem:
     """Turn a reader's refusal into a problem."""
     fix = error.fix or "restore the file from its source"
-    return problem("SK-F010", error.what, where=error.where or file, fix=fix, case=case.id)
+    return problem(code, error.what, where=error.where or file, fix=fix, case=case.id)

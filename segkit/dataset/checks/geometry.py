@@ -12,6 +12,7 @@ import numpy as np
 
 from segkit.dataset.cases import Case
 from segkit.dataset.image_io import SPACING_TOLERANCE, nibabel_io, read_header
+from segkit.dataset.orientation import reorient_grid
 from segkit.dataset.problems import Problem, problem
 from segkit.types import Geometry, Shape, Volume
 
@@ -19,8 +20,16 @@ ORIGIN_TOLERANCE = 0.01
 """Largest distance between origins, in voxels."""
 DIRECTION_TOLERANCE = 1e-3
 """Largest difference of an entry of the direction matrix."""
+SAME_VOXEL = 0.49
+"""Largest distance of voxel centres that belong together, along each axis, in voxels of the image.
+
+Below one half nearest-neighbour resampling moves no label; a hair less keeps draws out."""
 FORM_TOLERANCE = 0.1
 """Largest distance between the places sform and qform give to one voxel, in voxels."""
+_REORIENT = (
+    "reorient the file onto the image (its world coordinates are right), or validate --fix; do not "
+    "copy the header, which would mirror it for good"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +70,12 @@ def compare_grids(other: Grid, first: Grid, case: Case) -> list[Problem]:
     told = partial(problem, where=other.file, case=case.id)
     if other.several and other.shape[0] == 1 and _stored(first) == 2:
         other = _without_third_axis(other, first)
+    if _is_reoriented(other, first):
+        what = (
+            f"stored as {other.geometry.orientation()}, while {first.file.name} is stored as "
+            f"{first.geometry.orientation()}; both cover the same points in space"
+        )
+        return [told("SK-G008", what, fix=_REORIENT)]
     if other.is_plane != first.is_plane or _stored(other) != _stored(first):
         what = f"{_kind(other)}, while {first.file.name} is {_kind(first)}"
         return [told("SK-G006", what, fix="export the file again with all axes of the image")]
@@ -79,6 +94,66 @@ def _without_third_axis(masks: Grid, plane: Grid) -> Grid:
     return replace(masks, geometry=replace(plane.geometry, spacing_mm=spacing_mm))
 
 
+def _is_reoriented(other: Grid, first: Grid) -> bool:
+    """Whether two grids have the same points once axes of one are put in order and flipped.
+
+    Not where voxels of the same index are at the same place already (axes of one voxel).
+    """
+    target = first.geometry.orientation()
+    if _stored(other) != _stored(first) or other.geometry.orientation() == target:
+        return False
+    turned, shape = reorient_grid(other.geometry, other.shape, target)
+    if shape != first.shape or farthest_centres(turned, first.geometry, shape) > SAME_VOXEL:
+        return False
+    same_shape = other.shape == shape
+    here = same_shape and farthest_centres(other.geometry, first.geometry, shape) <= SAME_VOXEL
+    return not here
+
+
+def farthest_centres(geometry: Geometry, image: Geometry, shape_zyx: Shape) -> float:
+    """Largest distance of a voxel centre from the image's of the same index.
+
+    It is the largest along any axis of the image, in its voxels. Both grids are affine, so that
+    their eight corners tell for all voxels.
+
+    Args:
+        geometry: Of a file.
+        image: Of the first image of its case.
+        shape_zyx: Of both.
+    """
+    corners = _corners(shape_zyx)
+    return float(np.abs(_seen_from(image, geometry, corners) - corners).max())
+
+
+def _apart(other: Grid, first: Grid) -> bool:
+    """Whether the voxels of two grids fill boxes that a face of one of them keeps apart."""
+    return _is_beside(other, first) or _is_beside(first, other)
+
+
+def _is_beside(grid: Grid, box: Grid) -> bool:
+    edges = _corners(grid.shape, margin=0.5)
+    seen = _seen_from(box.geometry, grid.geometry, edges)
+    ends = np.array(box.shape[::-1]) - 0.5
+    return bool(((seen.max(axis=1) <= -0.5) | (seen.min(axis=1) >= ends)).any())
+
+
+def _seen_from(image: Geometry, geometry: Geometry, points: np.ndarray) -> np.ndarray:
+    """Turn (3, N) voxel indices x, y, z of a grid into those of the image's grid."""
+    world = _axes(geometry) @ points + np.reshape(geometry.origin, (3, 1))
+    return np.linalg.solve(_axes(image), world - np.reshape(image.origin, (3, 1)))
+
+
+def _axes(geometry: Geometry) -> np.ndarray:
+    """(3, 3): column j is the step of array axis x, y, z [j] in the world, in mm."""
+    return np.reshape(geometry.direction, (3, 3)) * np.array(geometry.spacing_mm[::-1])
+
+
+def _corners(shape_zyx: Shape, margin: float = 0.0) -> np.ndarray:
+    """(3, 8): the outermost voxel centres as x, y, z, moved outwards by a margin, in voxels."""
+    ends = [(-margin, size - 1 + margin) for size in shape_zyx[::-1]]
+    return np.array(list(itertools.product(*ends)), dtype=np.float64).T
+
+
 def _compare_headers(other: Grid, first: Grid, told: Callable[..., Problem]) -> list[Problem]:
     ours, theirs = other.geometry, first.geometry
     header = f"copy the header's geometry from {first.file.name} if the voxels do belong together"
@@ -91,8 +166,7 @@ def _compare_headers(other: Grid, first: Grid, told: Callable[..., Problem]) -> 
         )
         found.append(told("SK-G002", what, fix=header))
     offset = np.subtract(ours.origin, theirs.origin)
-    axes = np.reshape(theirs.direction, (3, 3)) * theirs.spacing_mm[::-1]
-    voxels = float(np.linalg.norm(np.linalg.solve(axes, offset)))
+    voxels = float(np.linalg.norm(np.linalg.solve(_axes(theirs), offset)))
     if voxels > ORIGIN_TOLERANCE:
         what = (
             f"the origin lies {voxels:.3g} voxels from that of {first.file.name} "
@@ -106,6 +180,9 @@ def _compare_headers(other: Grid, first: Grid, told: Callable[..., Problem]) -> 
             f"{first.file.name} ({theirs.orientation()}; tolerance {DIRECTION_TOLERANCE:g})"
         )
         found.append(told("SK-G004", what, fix=header))
+    if found and _apart(other, first):
+        what = f"{found[0].message}; the two do not overlap in space at all"
+        found[0] = replace(found[0], message=what)
     return found
 
 
@@ -139,9 +216,8 @@ def check_forms(grid: Grid, case: Case) -> list[Problem]:
 
 def _farthest(difference: np.ndarray, shape_zyx: Shape) -> float:
     """Return how far a difference of affines moves the corner it moves most, in their unit."""
-    ends = [(0, size - 1) for size in shape_zyx[::-1]]
-    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)]).T
-    return float(np.linalg.norm((difference @ corners)[:3], axis=0).max())
+    moved = difference[:3, :3] @ _corners(shape_zyx) + difference[:3, 3:]
+    return float(np.linalg.norm(moved, axis=0).max())
 
 
 def _stored(grid: Grid) -> int:

@@ -16,7 +16,7 @@ from segkit.dataset.cases import Case
 from segkit.dataset.checks.expectations import Expectations, unreadable
 from segkit.dataset.checks.geometry import Grid, grid_of
 from segkit.dataset.image_io import read_labels, read_masks
-from segkit.dataset.label_files import LabelLayout, structure_files
+from segkit.dataset.label_files import LabelLayout, count_masks, structure_files
 from segkit.dataset.problems import Problem, problem
 from segkit.dataset.structures import check_bitmask
 from segkit.errors import UserError
@@ -67,10 +67,7 @@ def read_parts(label: Path, expected: Expectations, case: Case) -> tuple[list[Pa
 
 def _refused(error: UserError, file: Path, expected: Expectations, case: Case) -> Problem:
     """Tell a label file with several volumes from one that cannot be read."""
-    try:
-        count = 1 if expected.overlapping else len(read_masks(file, expected.reader).array)
-    except UserError:
-        count = 1
+    count = 1 if expected.overlapping else count_masks(file, expected.reader)
     if count == 1:
         return unreadable(error, file, case)
     what = f"the label file holds {count} volumes (4D, or colours); labels are one integer a voxel"

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from segkit.dataset.case_files import MULTILABEL
 from segkit.dataset.cases import Case
 from segkit.dataset.checks.expectations import Expectations
 from segkit.dataset.checks.geometry import Grid
@@ -32,6 +33,8 @@ class LabelFindings:
     """One a file."""
     layout: LabelLayout | None = None
     """None where nothing could be read."""
+    largest_bitmask: int = 0
+    """Largest integer read as a bitmask, ignore values aside; 0 where there is none."""
     present: frozenset[str] = frozenset()
     """Classes or structures that have a voxel."""
     labelled: np.ndarray | None = None
@@ -62,6 +65,7 @@ def check_label_values(expected: Expectations, case: Case) -> LabelFindings:
         problems=tuple(problems),
         grids=tuple({part.grid.file: part.grid for part in parts}.values()),
         layout=layout_of(parts, case.label),
+        largest_bitmask=_largest_bitmask(parts, schema) if schema else 0,
         present=frozenset(counts.keys() - set(case.unannotated)),
         labelled=labelled,
         annotated=annotated,
@@ -144,6 +148,12 @@ def _class_counts(parts: Sequence[Part], schema: LabelSchema) -> Counter[str]:
     return counts
 
 
+def _largest_bitmask(parts: Sequence[Part], schema: LabelSchema) -> int:
+    masks = (part for part in parts if part.encoding == "bits")
+    values = (value for part in masks for _, value, _ in _whole(part))
+    return max((value for value in values if value not in schema.ignored_values), default=0)
+
+
 def _locate(
     parts: Sequence[Part], schema: LabelSchema, case: Case
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -202,6 +212,11 @@ def _undeclared_fix(unknown: Mapping[int, int], part: Part, schema: LabelSchema)
         declared = ", ".join(f"{1 << bit} {structure.name}" for structure, bit in bits)
         return f"declare every bit under labels, or correct the file; declared bits: {declared}"
     declared = f"declared: {schema.describe()}"
+    if _may_be_bitmasks(unknown, schema):
+        return (
+            f"are these bitmasks of structures that overlap? then add {MULTILABEL}; else declare "
+            f"the values under labels, or correct the file; {declared}"
+        )
     if list(unknown) != [_YES]:
         return f"declare them under labels, or correct the file; {declared}"
     only = schema.classes[0] if len(schema.classes) == 1 else None
@@ -213,4 +228,15 @@ def _undeclared_fix(unknown: Mapping[int, int], part: Part, schema: LabelSchema)
     return (
         f'if {_YES} marks voxels that nobody annotated, add "ignore_label": {_YES}; else correct '
         f"the file; {declared}"
+    )
+
+
+def _may_be_bitmasks(unknown: Mapping[int, int], schema: LabelSchema) -> bool:
+    """Whether all declared values are bits, and all undeclared ones sums of them."""
+    values = [structure.value for structure in schema.classes]
+    powers = all(value & (value - 1) == 0 for value in values)
+    return (
+        powers
+        and not schema.has_regions
+        and all(value > 0 and not value & ~sum(values) for value in unknown)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,10 +11,13 @@ from segkit.dataset.checks.case import Findings
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.nonzero import BLACK_TOLERANCE
 from segkit.dataset.problems import Problem, problem
+from segkit.errors import listing
 
 K = TypeVar("K")
 
 _LISTED = 5
+_FEWEST_NUMBERS = 3
+"""The numbers 1 and 2 are bits as well: 1 to 3 are the first that say which of the two is meant."""
 
 
 def check_together(
@@ -49,6 +52,8 @@ def _check_occurring(
         return []  # no labels could be read, which is told already
     present = frozenset().union(*(finding.present for finding in findings))
     unlooked = {name for finding in findings for name in finding.case.unannotated}
+    if not unlooked and _look_exclusive(findings, schema):
+        return [_told_exclusive(findings, schema, present, file)]
     fix = "delete it from labels, or add cases that have it"
     return [
         problem("SK-V006", f"{c.name} ({c.value}) occurs in no {place}", where=file, fix=fix)
@@ -58,12 +63,43 @@ def _check_occurring(
     ]
 
 
+def _look_exclusive(findings: Sequence[Findings], schema: LabelSchema) -> bool:
+    """Whether what is read as bitmasks may rather be the numbers of classes.
+
+    Bitmasks of S >= 3 structures, numbered 1 to S, go up to 2^S - 1. No value above S occurs: then
+    the last structure never does, as its bit alone is more than S.
+    """
+    count = len(schema.classes)
+    numbered = sorted(c.value for c in schema.classes) == list(range(1, count + 1))
+    if not schema.overlapping or count < _FEWEST_NUMBERS or not numbered:
+        return False
+    stored = {finding.layout for finding in findings} - {None}
+    return stored == {"integers"} and 0 < max(f.largest_bitmask for f in findings) <= count
+
+
+def _told_exclusive(
+    findings: Sequence[Findings], schema: LabelSchema, present: Collection[str], file: Path
+) -> Problem:
+    largest = max(finding.largest_bitmask for finding in findings)
+    absent = listing([c.name for c in schema.classes if c.name not in present])
+    what = (
+        f"no value above {largest} occurs, and labels declares the numbers 1 to "
+        f"{len(schema.classes)}: the files look like one class a voxel. Read as bitmasks, as "
+        f"label_encoding says, they hold no voxel of {absent}"
+    )
+    fix = (
+        "if each voxel is of one class, delete label_encoding; else delete from labels what never "
+        "occurs, or add cases that have it"
+    )
+    return problem("SK-V013", what, where=file, fix=fix)
+
+
 def _check_orientations(findings: Sequence[Findings], where: Path) -> list[Problem]:
     groups = _groups(findings, lambda finding: finding.orientation)
     if len(groups) < 2:
         return []
-    listing = ", ".join(f"{code} {len(cases)}" for code, cases in groups)
-    what = f"cases are stored in {len(groups)} orientations ({listing})"
+    counts = ", ".join(f"{code} {len(cases)}" for code, cases in groups)
+    what = f"cases are stored in {len(groups)} orientations ({counts})"
     fix = "nothing needs to be done: cases are brought to the commonest one, results back"
     return [problem("SK-G005", what, where=where, fix=fix)]
 
@@ -90,8 +126,8 @@ def _check_layouts(findings: Sequence[Findings], where: Path) -> list[Problem]:
     groups = _groups(findings, lambda finding: finding.layout)
     if len(groups) < 2:
         return []
-    listing = "; ".join(f"{kinds[layout]}: {_listing(cases)}" for layout, cases in groups)
-    what = f"labels are stored in {len(groups)} ways: {listing}"
+    ways = "; ".join(f"{kinds[layout]}: {_listing(cases)}" for layout, cases in groups)
+    what = f"labels are stored in {len(groups)} ways: {ways}"
     first = next(finding.case.id for finding in findings if finding.layout is not None)
     fix = f"predictions are written like the labels of {first}, the first case; store all alike"
     return [problem("SK-F024", what, where=where, fix=fix)]
@@ -128,10 +164,12 @@ def _check_black(findings: Sequence[Findings], where: Path) -> list[Problem]:
     what = (
         f"{in_zero / labelled:.3%} of the labelled voxels ({in_zero} of {labelled}, in "
         f"{len(cases)} cases, most in {worst.case.id}: {worst.labelled_in_zero}) lie where every "
-        f"channel is zero (limit {BLACK_TOLERANCE:.2%}): black is not always empty here, so "
-        "prediction is not forced to background there"
+        "channel is exactly 0, connected to the outside of the image (limit "
+        f"{BLACK_TOLERANCE:.2%}): zeros are not always empty here, so prediction is not forced to "
+        "background there"
     )
-    fix = "fine if that tissue is black; else see whether image and labels belong together"
+    fix = "fine if tissue can be exactly 0 (black in MR, 0 HU in CT); else see whether image and \
+labels belong together"
     return [problem("SK-V009", what, where=where, fix=fix)]
 
 
@@ -147,6 +185,4 @@ def _groups(
 
 
 def _listing(findings: Sequence[Findings]) -> str:
-    names = [finding.case.id for finding in findings]
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return listing([finding.case.id for finding in findings], _LISTED)

@@ -7,7 +7,7 @@ direction, as SimpleITK and as nibabel see them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,25 +175,37 @@ def write_masks(path: Path, masks_czyx: np.ndarray, geometry: Geometry) -> None:
             sitk_io.write(path, masks_czyx, geometry)
 
 
-def write_geometry(source: Path, target: Path, geometry: Geometry) -> None:
+def write_geometry(
+    source: Path,
+    target: Path,
+    geometry: Geometry,
+    move: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> None:
     """Copy an image or label file with another geometry, atomically.
 
     Its voxels, their type and their scaling stay as they are, to the last bit.
 
+    Args:
+        source: The file.
+        target: The copy, with the same ending.
+        geometry: Of the copy.
+        move: Puts the voxels (..., Z, Y, X), as stored, into another order; None keeps it.
+
     Raises:
-        UserError: a 2D image, which has no geometry; or the place cannot be written.
+        UserError: a 2D image or a TIFF to be reordered, which have no direction; or the place
+            cannot be written.
     """
     ending = ending_of(source)
     with _told(target):
         if ending in NIFTI:
-            nibabel_io.write_geometry(source, target, geometry)
-        elif ending in TIFF:
+            nibabel_io.write_geometry(source, target, geometry, move)
+        elif ending in TIFF and move is None:
             tiff_io.write_geometry(source, target, geometry)
-        elif ending in PLANES:
+        elif ending in (*PLANES, *TIFF):
             fix = "check which image the file belongs to"
             raise UserError(f"{ending} files hold no geometry", where=source, fix=fix)
         else:
-            sitk_io.write_geometry(source, target, geometry)
+            sitk_io.write_geometry(source, target, geometry, move)
 
 
 def _smallest_type(highest: int) -> type[np.integer]:

@@ -10,7 +10,7 @@ import contextlib
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -233,14 +233,38 @@ def write(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
         image.to_stream(stream)
 
 
-def write_geometry(source: Path, target: Path, geometry: Geometry) -> None:
-    """Copy a file with another geometry in its header; all that follows the header stays."""
+def write_geometry(
+    source: Path,
+    target: Path,
+    geometry: Geometry,
+    move: Callable[[np.ndarray], np.ndarray] | None,
+) -> None:
+    """Copy a file with another geometry in its header; all that follows the header stays.
+
+    Args:
+        source: The file.
+        target: The copy.
+        geometry: Of the copy.
+        move: Puts the voxels (..., Z, Y, X), not yet scaled, into another order.
+    """
     with gzip.open(source) if source.suffix.lower() == ".gz" else source.open("rb") as stream:
         content = stream.read()
     header = nib.load(source).header.from_fileobj(io.BytesIO(content), check=False)
+    if move is not None:
+        content = _moved(content, header, move)
     _put_geometry(header, geometry)
     with _writing(target) as stream:
         stream.write(header.binaryblock + content[len(header.binaryblock) :])
+
+
+def _moved(content: bytes, header: Any, move: Callable[[np.ndarray], np.ndarray]) -> bytes:
+    """Put the voxels of a file's content into another order, and their shape into its header."""
+    shape, dtype, start = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+    count = int(np.prod(shape, dtype=np.int64))
+    stored = np.frombuffer(content, dtype, count, start).reshape(shape[::-1])
+    moved = move(stored.reshape((*(1,) * (3 - len(shape)), *shape[::-1])))
+    header.set_data_shape(moved.shape[::-1][: len(shape)])
+    return content[:start] + moved.tobytes() + content[start + stored.nbytes :]
 
 
 def _put_geometry(header: Any, geometry: Geometry) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +198,26 @@ def write(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None:
     write_image(path, image)
 
 
-def write_geometry(source: Path, target: Path, geometry: Geometry) -> None:
+def write_geometry(
+    source: Path,
+    target: Path,
+    geometry: Geometry,
+    move: Callable[[np.ndarray], np.ndarray] | None,
+) -> None:
     """Copy a file with another geometry; its voxels and their type stay.
+
+    Args:
+        source: The file.
+        target: The copy.
+        geometry: Of the copy.
+        move: Puts the voxels (..., Z, Y, X) into another order, which loses the header's notes.
 
     Raises:
         UserError: SimpleITK cannot read or write it.
     """
     image = load_image(source)
+    if move is not None:
+        image = _moved(image, move)
     ndim = image.GetDimension()
     spatial = min(ndim, 3)
     direction = np.reshape(image.GetDirection(), (ndim, ndim)).copy()
@@ -213,6 +226,17 @@ def write_geometry(source: Path, target: Path, geometry: Geometry) -> None:
     image.SetOrigin((*geometry.origin[:spatial], *image.GetOrigin()[spatial:]))
     image.SetDirection(direction.ravel().tolist())
     write_image(target, image)
+
+
+def _moved(image: sitk.Image, move: Callable[[np.ndarray], np.ndarray]) -> sitk.Image:
+    array = sitk.GetArrayFromImage(image)
+    vector = image.GetNumberOfComponentsPerPixel() > 1
+    if vector:
+        array = np.moveaxis(array, -1, 0)
+    flat = array.ndim - vector == 2
+    moved = move(np.expand_dims(array, -3) if flat else array)
+    moved = moved.squeeze(-3) if flat else moved
+    return sitk.GetImageFromArray(np.moveaxis(moved, 0, -1) if vector else moved, isVector=vector)
 
 
 def write_image(path: Path, image: sitk.Image, compressor: str = "") -> None:

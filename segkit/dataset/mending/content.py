@@ -70,16 +70,21 @@ def json_mend(found: Problem, done: str, file: Path) -> Mend:
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Say which keys were added, changed or deleted, and the values they have now."""
-    gone = [f"{key} is deleted" for key in before if key not in after]
+    return ", ".join(_changes(before, after))
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     other = [key for key in after if key not in before or _text(before[key]) != _text(after[key])]
-    return ", ".join([*(_news(key, before.get(key), after[key]) for key in other), *gone])
+    news = [line for key in other for line in _news(key, before.get(key), after[key])]
+    return [*news, *(f"{key} is deleted" for key in before if key not in after)]
 
 
-def _news(key: str, old: Any, value: Any) -> str:
+def _news(key: str, old: Any, value: Any) -> list[str]:
     """Say what a key holds now; of names and values, those that changed."""
     if isinstance(old, Mapping) and isinstance(value, Mapping) and old.keys() & value.keys():
-        value = {n: v for n, v in value.items() if n not in old or _text(old[n]) != _text(v)}
-    return f"{key} is in another order now" if value == {} else f"{key} is now {_text(value)}"
+        inside = [f"{key}: {line}" for line in _changes(old, value)]
+        return inside or [f"{key} is in another order now"]
+    return [f"{key} is now {_text(value)}"]
 
 
 def equal_duplicates(file: Path) -> bool:
@@ -189,9 +194,11 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _regions(content: Content) -> dict[str, set[int]]:
-    """Return the classes of every region, in declaration order; empty where there are none."""
+    """Return the classes of every region, in declaration order; empty where all are one class."""
     labels = content.get("labels")
     entries = class_entries(labels) if isinstance(labels, dict) else {}
+    if not any(isinstance(value, list) and len(value) > 1 for value in entries.values()):
+        return {}
     regions = {name: _listed(value) for name, value in entries.items()}
     members = [value for region in regions.values() for value in region]
     if is_multilabel(content) or not all(map(is_int, members)):
@@ -204,7 +211,8 @@ def _paint_own_classes(content: Content) -> Content:
 
     Certain only where each region has exactly one.
     """
-    regions = _regions(content)
+    if not (regions := _regions(content)):
+        return content
     order: list[int] = []
     for members in regions.values():
         inside = [inner for inner in regions.values() if inner < members]

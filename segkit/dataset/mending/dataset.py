@@ -29,6 +29,8 @@ from segkit.files import atomic_folder, write_json
 from segkit.parallel import choose_jobs, map_cases
 
 _COUNT_CODES = frozenset({"SK-D005", "SK-D012", "SK-F008"})
+_NAME_CODES = frozenset({"SK-F016", "SK-F017", "SK-F018"})
+"""Problems of files that leave no doubt which of them there are."""
 _BYTES_PER_JOB, _BYTES_PER_VOXEL = 1 << 28, 40
 """Memory of a worker, and what a voxel of an image adds to it."""
 
@@ -94,9 +96,8 @@ def mend_dataset(folder: Path, out: Path, *, jobs: int | None) -> Mending:
     content, in_json = _mend_json(content, file)
     report = validate_dataset(file, jobs=jobs, content=content)
     description, labels_known = best_guess(content, file)
-    cases, misplaced = find_cases(description) if description else ((), [])
-    sure = bool(cases) and not any(found.severity == "error" for found in misplaced)
-    content, counted, uncounted = _mend_count(content, len(cases) if sure else None, report, file)
+    cases = find_cases(description)[0] if description else ()
+    content, counted, uncounted = _mend_count(content, len(cases), report, file)
     in_json += counted
     if not in_json and not any(found.code in MENDABLE_CODES for found in report.problems):
         return Mending(report=report, left=uncounted)
@@ -137,25 +138,31 @@ def _mend_json(content: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], 
 
 
 def _mend_count(
-    content: dict[str, Any], count: int | None, report: Report, file: Path
+    content: dict[str, Any], count: int, report: Report, file: Path
 ) -> tuple[dict[str, Any], list[Mend], tuple[Mend, ...]]:
-    """Write numTraining where the number of cases is certain.
+    """Write numTraining where nothing about the files is in doubt.
 
     Returns:
         The content, what was mended, and what was left.
     """
     wrong = [found for found in report.problems if found.code in _COUNT_CODES]
-    counted = content if count is None else {**content, "numTraining": count}
-    done = "errors of the files leave open what it is" if count is None else ""
+    known = _COUNT_CODES | _NAME_CODES
+    codes = {found.code for found in report.problems if found.code.startswith("SK-F")} - known
+    sure = count > 0 and not codes
+    counted = {**content, "numTraining": count}
+    done = changes(content, counted)
+    if not sure:
+        because = f" ({', '.join(sorted(codes))})" if codes else ""
+        done = f"problems of the files{because} leave open what it is"
     lines = [
         Mend(
             code=found.code,
             where=file.name,
-            message=f"{found.message}; {done or changes(content, counted)}",
+            message=f"{found.message}; {done}",
         )
         for found in wrong
     ]
-    if not wrong or count is None:
+    if not wrong or not sure:
         return content, [], tuple(lines)
     return counted, lines, ()
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.checks.geometry import compare_grids, grid_of
+from segkit.dataset.checks.geometry import SAME_VOXEL, compare_grids, farthest_centres, grid_of
 from segkit.dataset.image_io import (
     companions,
     read_image,
@@ -22,20 +22,18 @@ from segkit.dataset.image_io import (
 )
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.mending.content import Mend
+from segkit.dataset.orientation import reorient, reorient_array
 from segkit.dataset.problems import Problem
 from segkit.dataset.structures import PRESENT
 from segkit.errors import UserError
-from segkit.types import Geometry, Volume
+from segkit.types import Volume
 
-SAME_VOXEL = 0.49
-"""Largest distance of voxel centres that belong together, along each axis, in voxels of the image.
-
-Below one half nearest-neighbour resampling moves no label; a hair less keeps draws out."""
 ROUNDING_NOISE = 0.01
 """Largest distance from an integer of every voxel of a label file that is rounded. What linear
 interpolation leaves behind lies further away somewhere."""
 
-GEOMETRY_CODES = frozenset({"SK-G002", "SK-G003", "SK-G004"})
+_REORIENTED = "SK-G008"
+GEOMETRY_CODES = frozenset({"SK-G002", "SK-G003", "SK-G004", _REORIENTED})
 _FRACTIONS, _UNDECLARED = "SK-V002", "SK-V003"
 _VALUE_CODES = frozenset({_FRACTIONS, _UNDECLARED})
 MENDABLE_CODES = GEOMETRY_CODES | _VALUE_CODES
@@ -99,13 +97,17 @@ def _mend(
     volume, mends = read(job.file), FileMends()
     if schema is not None and _is_label(job):
         volume, mends = _mend_values(volume, job, schema, masks_of_255)
-    rewritten = bool(mends.mended)
-    if any(found.code in GEOMETRY_CODES for found in job.problems):
+    rewritten, move = bool(mends.mended), None
+    if (codes := {found.code for found in job.problems}) & GEOMETRY_CODES:
         image = read_image(job.case.images[:1], reader)
+        if _REORIENTED in codes:
+            stored, target = (each.geometry.orientation() for each in (volume, image))
+            move = partial(reorient_array, source=stored, target=target)
+            volume = reorient(volume, target)
         volume, mends = _mend_geometry(volume, image, job, mends)
     if not mends.mended:
         return mends
-    failure = _write(volume, job, rewritten=rewritten)
+    failure = _write(volume, job, move, rewritten=rewritten)
     if failure is None and _same(read(job.target), volume, job):
         return mends
     _discard(job.target)
@@ -138,14 +140,27 @@ def _is_in_folder(job: FileJob) -> bool:
     return job.file.parent == job.case.label
 
 
-def _write(volume: Volume, job: FileJob, *, rewritten: bool) -> str | None:
-    """Write the mended file; returns why not where that is impossible."""
+def _write(
+    volume: Volume,
+    job: FileJob,
+    move: Callable[[np.ndarray], np.ndarray] | None,
+    *,
+    rewritten: bool,
+) -> str | None:
+    """Write the mended file; returns why not where that is impossible.
+
+    Args:
+        volume: What it shall hold.
+        job: The file.
+        move: How its voxels as stored come into that order; None where they are in it.
+        rewritten: Whether they have other values, or another type, than as stored.
+    """
     if rewritten and volume.array.min() < 0:
         return "label files with values below 0 are not written"
     job.target.parent.mkdir(parents=True, exist_ok=True)
     try:
         if not rewritten:
-            write_geometry(job.file, job.target, volume.geometry)
+            write_geometry(job.file, job.target, volume.geometry, move)
         elif len(volume.array) > 1:
             write_masks(job.target, volume.array.astype(np.uint8), volume.geometry)
         else:
@@ -162,39 +177,22 @@ def _same(written: Volume, wanted: Volume, job: FileJob) -> bool:
     return equal and not compare_grids(found, expected, job.case)
 
 
-def farthest_centres(volume: Volume, image: Volume) -> float:
-    """Largest distance of a voxel centre from the image's of the same index.
-
-    It is the largest along any axis of the image, in its voxels. Both grids are affine, so that
-    their eight corners tell for all voxels.
-
-    Args:
-        volume: Of the same shape.
-        image: The first image of the case.
-    """
-    ends = [(0, size - 1) for size in reversed(volume.shape)]
-    corners = np.array(list(product(*ends)), dtype=np.float64).T
-    world = _axes(volume.geometry) @ corners + np.reshape(volume.geometry.origin, (3, 1))
-    offset = world - np.reshape(image.geometry.origin, (3, 1))
-    return float(np.abs(np.linalg.solve(_axes(image.geometry), offset) - corners).max())
-
-
-def _axes(geometry: Geometry) -> np.ndarray:
-    """(3, 3): column j is the step of array axis x, y, z [j] in the world, in mm."""
-    return np.reshape(geometry.direction, (3, 3)) * np.array(geometry.spacing_mm[::-1])
-
-
 def _mend_geometry(
     volume: Volume, image: Volume, job: FileJob, mends: FileMends
 ) -> tuple[Volume, FileMends]:
     """Take over the image's geometry where that moves no voxel centre to another voxel."""
-    far = farthest_centres(volume, image)
+    far = farthest_centres(volume.geometry, image.geometry, volume.shape)
     certain = far <= SAME_VOXEL
     so = f"voxel centres differ by up to {far:.3g} voxels, more than {SAME_VOXEL:g}"
     if certain:
         so = f"voxel centres differ by at most {far:.3g} voxels: the image's geometry is written"
+    line = partial(Mend, where=job.name, case=job.case.id)
+    turned = "the axes are turned, then "
     lines = tuple(
-        Mend(code=found.code, where=job.name, case=job.case.id, message=f"{found.message}; {so}")
+        line(
+            code=found.code,
+            message=f"{found.message}; {turned if found.code == _REORIENTED else ''}{so}",
+        )
         for found in job.problems
         if found.code in GEOMETRY_CODES
     )

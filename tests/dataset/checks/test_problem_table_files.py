@@ -32,9 +32,12 @@ from segkit.errors import UserError
 ONE = labels_of(1)
 BOTH = labels_of(1, 2)
 TWO_MASKS = np.stack([labels_of(1), labels_of(0, 1)])
+BITS = {"background": 0, **{f"s{value}": value for value in (1, 2, 4, 8)}}
+NUMBERS = {"background": 0, **{f"s{value}": value for value in (1, 2, 3, 4)}}
 MULTILABEL = {"label_encoding": "multilabel"}
 ENTRY = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
 MIRRORED = (-1, 0, 0, 0, -1, 0, 0, 0, 1)
+FLIPPED = (-1, 0, 0, 0, 1, 0, 0, 0, 1)
 
 
 def rename_case(folder, case, name):
@@ -73,6 +76,16 @@ def contradict(folder, case):
     nib.save(changed, path)
 
 
+def restore(folder, name, code):
+    """Store a file again in another orientation, at the same place, through nibabel."""
+    image = nib.load(folder / name)
+    here = nib.orientations.io_orientation(image.affine)
+    there = nib.orientations.axcodes2ornt(tuple(code))
+    turned = image.as_reoriented(nib.orientations.ornt_transform(here, there))
+    voxels = np.asanyarray(turned.dataobj).copy()
+    nib.save(nib.Nifti1Image(voxels, turned.affine), folder / name)
+
+
 def structures(folder, *, masks=(), folders=(), **changes):
     """Declare overlapping structures; some cases are stored as masks or as folders."""
     describe(folder, **MULTILABEL, **changes)
@@ -80,6 +93,11 @@ def structures(folder, *, masks=(), folders=(), **changes):
         put_labels(folder, case, TWO_MASKS)
     for case in folders:
         put_label_folder(folder, case, liver=TWO_MASKS[0], tumour=TWO_MASKS[1])
+
+
+def splits(folder, *folds):
+    content = [{"train": train, "val": val} for train, val in folds]
+    (folder / "splits_final.json").write_text(json.dumps(content))
 
 
 def colour(folder):
@@ -227,6 +245,17 @@ TABLE = [
      lambda d: (explicit(d), put_mask(d, "a", ONE)), ""),
     ("SK-F028", "error", "the files of 'liver': liver.nii, liver.nii.gz | keep one",
      lambda d: (structures(d, folders="abc"), write_itk(d / "labelsTr/a/liver.nii", ONE)), ""),
+    ("SK-F029", "error", "splits_final.json: fold 0: in train and in val: b",
+     lambda d: splits(d, (["a", "b"], ["b"]), (["zebra"], [])), "SK-F030"),
+    ("SK-F029", "error", "fold 1: train or val is missing, empty or malformed",
+     lambda d: splits(d, (["a", "b"], ["c"]), (["a"], [])), ""),
+    ("SK-F029", "error", "expected a list of folds", splits, ""),
+    ("SK-F029", "error", "not valid JSON",
+     lambda d: (d / "splits_final.json").write_text("[{"), ""),
+    ("SK-F030", "error", "unknown cases: y, z (2 in all)",
+     lambda d: splits(d, (["a", "b"], ["c"]), (["a"], ["z"]), (["y"], [])), "SK-F029"),
+    ("SK-F031", "warning", "cases in no fold: c (1 in all)", lambda d: splits(d, (["a"], ["b"])),
+     ""),
     ("SK-G001", "error", "shape (3, 5, 6) (z, y, x) differs from (4, 5, 6)",
      lambda d: put_labels(d, "a", BOTH[:3]), ""),
     ("SK-G001", "error", "the axes are in another order",
@@ -242,6 +271,8 @@ TABLE = [
      lambda d: put_labels(d, "a", BOTH, spacing=(1.0, 1.0, 3.0)), ""),
     ("SK-G003", "warning", "the origin lies 5 voxels from that of a_0000.nii.gz (tolerance 0.01)",
      lambda d: put_labels(d, "a", BOTH, origin=(5.0, 0.0, 0.0)), ""),
+    ("SK-G003", "warning", "(tolerance 0.01); the two do not overlap in space at all",
+     lambda d: put_labels(d, "a", BOTH, origin=(6.1, 0.0, 0.0)), ""),
     ("SK-G004", "warning", "tolerance 0.001)",
      lambda d: put_labels(d, "a", BOTH, direction=MIRRORED), ""),
     ("SK-G005", "warning", "cases are stored in 2 orientations (LPS 2, RAS 1)",
@@ -251,6 +282,8 @@ TABLE = [
      lambda d: put_image(d, "a", noise((2, *SHAPE))), ""),
     ("SK-G006", "error", 'are they masks of structures, then write "label_encoding"',
      lambda d: put_labels(d, "a", TWO_MASKS), ""),
+    ("SK-G006", "error", "a ROI mask has one channel; this file holds 2 | store one mask a case; "
+     "masks of structures belong into labelsTr", lambda d: put_mask(d, "a", TWO_MASKS), ""),
     ("SK-G006", "error", "a plane (2D), while a_0000.nii.gz is a volume (3D)",
      lambda d: plane(d, "a", "labels"), ""),
     ("SK-G006", "error", "a single slice stored in 3D", lambda d: put_labels(d, "a", BOTH[:1]), ""),
@@ -258,6 +291,21 @@ TABLE = [
      lambda d: (plane(d, "a"), plane(d, "a", "labels")), ""),
     ("SK-G007", "warning", "one voxel up to 3 voxels apart (tolerance 0.1); the sform is used",
      lambda d: contradict(d, "a"), "SK-G003"),
+    ("SK-G008", "error", "labelsTr/a.nii.gz: stored as RPS, while a_0000.nii.gz is stored as LPS; "
+     "both cover the same points in space | reorient the file onto the image",
+     lambda d: put_labels(d, "a", BOTH[..., ::-1], origin=(5, 0, 0), direction=FLIPPED), ""),
+    ("SK-G008", "error", "labelsTr/a.nii.gz: stored as SAL, while a_0000.nii.gz is stored as LPS",
+     lambda d: restore(d, "labelsTr/a.nii.gz", "SAL"), ""),
+    ("SK-G008", "error", "masksTr/a.nii.gz: stored as LAS",
+     lambda d: (put_mask(d, "a", ONE), restore(d, "masksTr/a.nii.gz", "LAS")), ""),
+    ("SK-G008", "error", "tumour.nii.gz: stored as PLS",
+     lambda d: (structures(d, folders="abc"), restore(d, "labelsTr/a/tumour.nii.gz", "PLS")), ""),
+    ("SK-G008", "error", "labelsTr/a.nii.gz: stored as PLS",
+     lambda d: (structures(d, masks="abc"), restore(d, "labelsTr/a.nii.gz", "PLS")), ""),
+    ("SK-G008", "error", "a_0001.nii.gz: stored as IRA",
+     lambda d: (describe(d, channel_names={"0": "T1", "1": "T2"}),
+                [put_image(d, case, noise(seed=ord(case)), 1) for case in "abc"],
+                restore(d, "imagesTr/a_0001.nii.gz", "IRA")), ""),
     ("SK-V001", "error", "1 of 120 voxels are NaN or infinite",
      lambda d: put_image(d, "a", with_value(np.nan, noise())), ""),
     ("SK-V001", "error", "1 label voxels are NaN or infinite",
@@ -271,6 +319,11 @@ TABLE = [
     ("SK-V003", "error", "saved as 0 and 255: replace 255 by 1",
      lambda d: (describe(d, labels={"background": 0, "liver": 1}), everywhere(d, ONE * 255)),
      "SK-V006"),
+    ("SK-V003", "error", "undeclared values: 9 (1 voxels), 15 (1 voxels) | are these bitmasks of "
+     'structures that overlap? then add "label_encoding": "multilabel" in dataset.json; else',
+     lambda d: (describe(d, labels=BITS), everywhere(d, labels_of(1, 2, 4, 8, 9, 15))), ""),
+    ("SK-V003", "error", "16 (1 voxels) | declare them under labels, or correct the file",
+     lambda d: (describe(d, labels=BITS), everywhere(d, labels_of(1, 2, 4, 8, 9, 16))), ""),
     ("SK-V003", "error", "undeclared bits: 4 (2 voxels), 8 (1 voxels) | declare every bit under "
      "labels, or correct the file; declared bits: 1 liver, 2 tumour",
      lambda d: (structures(d), put_labels(d, "a", labels_of(3, 5, 15))), ""),
@@ -300,7 +353,8 @@ TABLE = [
     ("SK-V008", "warning", "1 label voxels are -1; they are read as ignore",
      lambda d: put_labels(d, "a", with_value(-1, dtype=np.int16)), ""),
     ("SK-V009", "warning", "33.333% of the labelled voxels (2 of 6, in 1 cases, most in a: 2) lie "
-     "where every channel is zero (limit 0.01%)", darken, ""),
+     "where every channel is exactly 0, connected to the outside of the image (limit 0.01%)",
+     darken, ""),
     ("SK-V010", "warning", "the cases a, b have the same image voxel by voxel",
      lambda d: copy_image(d, "a", "b"), ""),
     ("SK-V011", "warning", "the mask is 0 everywhere", lambda d: put_mask(d, "a", ONE * 0), ""),
@@ -311,6 +365,11 @@ TABLE = [
                 put_mask(d, "a", ONE)), ""),
     ("SK-V012", "warning", "liver is named as not annotated, but has 1 voxels",
      lambda d: structures(d, unannotated={"a": ["liver"]}), ""),
+    ("SK-V013", "warning", "no value above 3 occurs, and labels declares the numbers 1 to 4: the "
+     "files look like one class a voxel. Read as bitmasks, as label_encoding says, they hold no "
+     "voxel of s3, s4 | if each voxel is of one class, delete label_encoding",
+     lambda d: (structures(d, labels=NUMBERS), everywhere(d, labels_of(1, 3)),
+                put_labels(d, "a", labels_of(2))), ""),
 ]  # fmt: skip
 
 PREDICTION = [
@@ -366,6 +425,29 @@ def test_an_ignore_value_that_would_be_a_bitmask_is_fine_in_masks(tmp_path, stor
     indices = read_annotation(training_cases(description)[0], description.labels).array
     assert (indices[1, 3] == 2).all()
     assert np.count_nonzero(indices == 2) == indices[1, 3].size
+
+
+@pytest.mark.parametrize(
+    ("labels", "stored", "told"),
+    [
+        (NUMBERS, (1, 2, 3, 4), {"SK-V013"}),
+        (NUMBERS, (1, 2, 5), {"SK-V006"}),  # 5 is s1 and s3
+        (BITS, (1, 2, 3), {"SK-V006"}),  # bits by their own values are meant as such
+        (NUMBERS, (), {"SK-V004", "SK-V006"}),
+    ],
+)
+def test_only_small_numbers_look_like_classes(tmp_path, labels, stored, told):
+    folder = write_dataset(tmp_path / "Dataset007_Toy")
+    structures(folder, labels=labels)
+    everywhere(folder, labels_of(*stored))
+    assert {found.code for found in validate_dataset(folder, jobs=1).problems} == told
+
+
+def test_a_case_that_lacks_a_file_is_no_stranger_to_the_splits(dataset):
+    describe(dataset, channel_names={"0": "CT", "1": "PET"})
+    splits(dataset, (["a", "b"], ["c"]))
+    put_image(dataset, "a", noise(seed=5), 1)
+    assert {found.code for found in validate_dataset(dataset, jobs=1).problems} == {"SK-F004"}
 
 
 def test_every_code_is_in_a_table():

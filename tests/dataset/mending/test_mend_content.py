@@ -48,7 +48,7 @@ def test_each_line_says_what_was_wrong_and_what_is_there_now(content):
     assert line.code == "SK-D024"
     assert line.where == "dataset.json, key labels"
     assert '"1"' in line.message or "'1'" in line.message
-    assert line.message.endswith('labels is now {"liver": 1}')
+    assert line.message.endswith("; labels: liver is now 1")
 
 
 def test_nnunet_v1(content):
@@ -169,7 +169,17 @@ def test_whatever_is_written_mending_ends_and_another_time_finds_nothing(changed
 
 def test_changes_are_short():
     before = {"labels": {"a": 1, "b": "2"}, "x": 1}
-    assert changes(before, {**before, "labels": {"a": 1, "b": 2}}) == 'labels is now {"b": 2}'
+    assert changes(before, {**before, "labels": {"a": 1, "b": 2}}) == "labels: b is now 2"
+    labels = {"background": 0, "a": 1, "b": "2"}
+    assert changes(before, {**before, "labels": labels}) == "labels: background is now 0"
+    renamed = {"a": 1, "c": {"d": 2}}
+    assert (
+        changes(before, {**before, "labels": renamed})
+        == 'labels: c is now {"d": 2}, labels: b is deleted'
+    )
+    nested = {"dataset": {"case": {"mask": "m", "label": "x"}}}
+    moved = {"dataset": {"case": {"mask": "m", "label": "y"}}}
+    assert changes(nested, moved) == 'dataset: case: label is now "y"'
     assert changes(before, {"labels": before["labels"], "y": 0}) == "y is now 0, x is deleted"
     turned = {"b": "2", "a": 1}
     assert changes(before, {**before, "labels": turned}) == "labels is in another order now"

@@ -100,6 +100,47 @@ def test_number_of_cases_is_open_while_files_are_missing(dataset, rewrite, mend)
     assert not done.ok
 
 
+@pytest.mark.parametrize(
+    ("add", "code"),
+    [
+        ("labelsTr/d.nii.gz", "SK-F007"),
+        ("imagesTr/d_0000.mha", "SK-F009"),
+        ("masksTr/d.nii.gz", "SK-F020"),
+    ],
+)
+def test_number_of_cases_is_open_while_files_are_in_doubt(
+    dataset, rewrite, mend, itk_file, add, code
+):
+    rewrite(numTraining=7)
+    itk_file(dataset / add, mask(1))
+    done = mend()
+    assert done.mended == ()
+    assert codes(done.left) == ["SK-F008"]
+    assert f"problems of the files ({code}) leave open" in done.left[0].message
+
+
+def test_number_of_cases_is_certain_whatever_they_are_called(dataset, rewrite, mend):
+    rewrite(numTraining=7)
+    for name, other in (("imagesTr/a_0000", "imagesTr/aux_0000"), ("labelsTr/a", "labelsTr/aux")):
+        (dataset / f"{name}.nii.gz").rename(dataset / f"{other}.nii.gz")
+    done = mend()
+    assert codes(done.mended) == ["SK-F008"]
+    assert codes(done.report.problems) == ["SK-F016"]
+
+
+def test_another_orientation_is_turned(dataset, mend, itk_file):
+    axes = (-1, 0, 0, 0, 1, 0, 0, 0, 1)
+    label = mask(1)
+    itk_file(dataset / "labelsTr" / "a.nii.gz", label[..., ::-1], origin=(5, 0, 0), direction=axes)
+    assert codes(validate_dataset(dataset, jobs=1).errors) == ["SK-G008"]
+    done = mend()
+    assert codes(done.mended) == ["SK-G008"]
+    assert codes(done.report.errors) == []
+    description = load_description(done.out)
+    volume = read_annotation(find_cases(description)[0][0], description.labels)
+    assert np.array_equal(volume.array[0], label)
+
+
 def test_files_are_mended_by_the_mended_description(dataset, rewrite, mend, itk_file):
     """What 255 means is known only when the labels have been repaired."""
     rewrite(labels={"background": 0, "liver": "1"})

@@ -7,9 +7,11 @@ import pytest
 import SimpleITK as sitk
 
 from segkit.dataset.cases import Case
-from segkit.dataset.image_io import read_image, read_labels, read_masks, write_labels
+from segkit.dataset.checks.geometry import SAME_VOXEL, farthest_centres
+from segkit.dataset.image_io import read_image, read_labels, read_masks, write_labels, write_masks
 from segkit.dataset.labels import LabelClass, LabelSchema
-from segkit.dataset.mending.files import SAME_VOXEL, FileJob, farthest_centres, mend_file
+from segkit.dataset.mending.files import FileJob, mend_file
+from segkit.dataset.orientation import reorient
 from segkit.dataset.problems import problem
 from segkit.types import Geometry, Volume
 
@@ -247,11 +249,83 @@ def test_values_and_geometry_of_one_file(tmp_path, itk_file, mend, image):
     assert read_labels(target).geometry == read_image([image]).geometry
 
 
+@pytest.mark.parametrize("code", ["RAI", "PSL", "SAR", "LPI"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_another_orientation(tmp_path, itk_file, mend, image, code, ending, dtype):
+    array = np.random.default_rng(1).integers(0, 99, SHAPE).astype(dtype)
+    array.flat[0] = -1 if dtype != np.uint8 else 0
+    origin = np.add(ORIGIN, (0.2, 0, 0.3))
+    file = put_turned(tmp_path / f"b{ending}", itk_file, array, code, origin)
+    done, target = mend(file, ["SK-G008"])
+    assert [line.code for line in done.mended] == ["SK-G008"]
+    assert "the axes are turned, then voxel centres differ by at most 0.2" in done.mended[0].message
+    after = read_masks(target)
+    assert after.array.dtype == dtype
+    assert np.array_equal(after.array[0], array)
+    assert after.geometry == read_image([image]).geometry
+
+
+def put_turned(path, itk_file, array, code, origin=ORIGIN):
+    """Store an array of the image's orientation in another one, at the same place."""
+    spacing = (2.0, 1.0, 1.0)
+    volume = Volume(array=array[None], geometry=Geometry(spacing_mm=spacing, origin=tuple(origin)))
+    turned = reorient(volume, code)
+    return itk_file(
+        path,
+        turned.array[0],
+        spacing=turned.geometry.spacing_mm[::-1],
+        origin=turned.geometry.origin,
+        direction=turned.geometry.direction,
+    )
+
+
+def test_scaling_stays_in_another_orientation(tmp_path, itk_file, mend):
+    file = put_turned(tmp_path / "b.nii", itk_file, labels(3, 4, 5, dtype=np.int16), "ASR")
+    stored = nib.load(file, mmap=False)
+    voxels, header = np.asanyarray(stored.dataobj), nib.Nifti1Header(endianness=">")
+    made = nib.Nifti1Image(voxels.astype(">i2"), stored.affine, header)
+    made.set_data_dtype(np.int16)
+    made.header.set_slope_inter(0.5, 3)
+    made.header["descrip"] = b"a note"
+    made.to_filename(file)
+    before = read_masks(file)
+    done, target = mend(file, ["SK-G008"])
+    assert len(done.mended) == 1
+    assert np.array_equal(read_masks(target).array, reorient(before, "LPS").array)
+    written = nib.load(target)
+    header = written.header
+    assert (written.dataobj.slope, written.dataobj.inter) == (0.5, 3)
+    assert header.get_data_dtype() == np.dtype(">i2")
+    assert bytes(header["descrip"]).startswith(b"a note")
+
+
+def test_masks_in_another_orientation(tmp_path, mend, image):
+    masks = np.random.default_rng(1).integers(0, 2, (2, *SHAPE)).astype(np.uint8)
+    geometry = read_image([image]).geometry
+    turned = reorient(Volume(array=masks, geometry=geometry), "SAR")
+    for ending in (".nii.gz", ".nrrd"):
+        write_masks(tmp_path / f"b{ending}", turned.array, turned.geometry)
+        done, target = mend(tmp_path / f"b{ending}", ["SK-G008"], schema=STRUCTURES)
+        assert len(done.mended) == 1
+        assert np.array_equal(read_masks(target).array, masks)
+        assert read_masks(target).geometry == geometry
+
+
+def test_values_in_another_orientation(tmp_path, itk_file, mend, image):
+    file = put_turned(tmp_path / "a.nii.gz", itk_file, labels(255), "SAR")
+    done, target = mend(file, ["SK-V003", "SK-G008"])
+    assert [line.code for line in done.mended] == ["SK-V003", "SK-G008"]
+    assert np.array_equal(read_labels(target).array[0], labels(7))
+    assert read_labels(target).geometry == read_image([image]).geometry
+
+
 def test_corners_tell_for_all_voxels():
     rng = np.random.default_rng(3)
     for _ in range(20):
         grids = [random_grid(rng) for _ in range(2)]
-        assert farthest_centres(*grids) == pytest.approx(brute_force(*grids))
+        far = farthest_centres(*(grid.geometry for grid in grids), grids[0].shape)
+        assert far == pytest.approx(brute_force(*grids))
 
 
 def random_grid(rng):
