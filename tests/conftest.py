@@ -1,8 +1,11 @@
 """Fixtures shared by all tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+from segkit.runtime import log
 
 SHARED_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -18,3 +21,14 @@ def shared_data():
         return folder.resolve()
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def _process_as_before():
+    """Put back what a command run in this process changes: logging, and who hears SIGTERM."""
+    handlers, propagate, level = list(log.handlers), log.propagate, log.level
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    log.handlers[:], log.propagate = handlers, propagate
+    log.setLevel(level)
+    signal.signal(signal.SIGTERM, handler)

@@ -5,7 +5,6 @@ than the work.
 """
 
 import json
-import signal
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 from segkit.cli.main import main
-from segkit.runtime import log
 
 CASES = ("a", "b", "c", "d", "e")
 STRUCTURES = {"whole": 1, "front": 2, "back": 4}
@@ -99,17 +97,6 @@ def go_through(capsys, raw, work, *, planning=(), settings=()):
 def check_learned(statistics, *, left_out=()):
     dice = {name: found["dice"]["mean"] for name, found in statistics.items()}
     assert all(value > 0.5 for name, value in dice.items() if name not in left_out), dice
-
-
-@pytest.fixture(autouse=True)
-def _untouched():
-    """What the command line changes of this process is put back."""
-    handlers, propagate, level = list(log.handlers), log.propagate, log.level
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    log.handlers[:], log.propagate = handlers, propagate
-    log.setLevel(level)
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from segkit.dataset.label_files import label_path, write_label_map
 from segkit.errors import UserError
 from segkit.evaluation.pairs import find_label_map, own_masks, pair_files
 from segkit.evaluation.summary import evaluate_folders
-from segkit.runtime import log
 from segkit.types import Geometry, Volume
 
 GEOMETRY = Geometry(spacing_mm=(3.0, 1.0, 2.0))
@@ -41,8 +40,7 @@ def describe(tmp_path):
 
 
 @pytest.fixture
-def messages(caplog, monkeypatch):
-    monkeypatch.setattr(log, "propagate", True)
+def messages(caplog):
     caplog.set_level(logging.INFO, logger="segkit")
     return lambda: [record.getMessage() for record in caplog.records]
 

@@ -19,7 +19,6 @@ from segkit.evaluation.summary import (
     load_summary,
     save_summary,
 )
-from segkit.runtime import log
 from segkit.types import Geometry
 
 GEOMETRY = Geometry(spacing_mm=(3.0, 1.0, 2.0), origin=(4.0, -5.0, 6.0))
@@ -56,9 +55,8 @@ def save(path, rows, geometry=GEOMETRY):
 
 
 @pytest.fixture
-def messages(caplog, monkeypatch):
+def messages(caplog):
     """Return a function that gives the messages of a level, however logging was set up."""
-    monkeypatch.setattr(log, "propagate", True)
     caplog.set_level(logging.INFO, logger="segkit")
     return lambda level: [r.getMessage() for r in caplog.records if r.levelno == level]
 

@@ -4,14 +4,12 @@ import logging
 
 import pytest
 
-from segkit.runtime import log
 from segkit.training.hooks import describe_dice, reporter
 from segkit.training.loop import EpochRecord, TrainingState
 
 
 @pytest.fixture
-def messages(caplog, monkeypatch):
-    monkeypatch.setattr(log, "propagate", True)
+def messages(caplog):
     caplog.set_level(logging.INFO, logger="segkit")
     return lambda: [record.getMessage() for record in caplog.records]
 

@@ -13,7 +13,6 @@ from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.files import write_json
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
-from segkit.runtime import log
 from segkit.structs import to_mapping
 from segkit.training.run import RunRecord, RunSettings, read_record, train_fold
 from segkit.training.setup import TrainingTask
@@ -102,8 +101,7 @@ def short_task(**loss):
     )
 
 
-def test_what_plan_and_data_decide_is_told_and_recorded_once(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(log, "propagate", True)
+def test_what_plan_and_data_decide_is_told_and_recorded_once(tmp_path, caplog):
     caplog.set_level(logging.INFO, logger="segkit")
     run = RunSettings(device=torch.device("cpu"), started=0.0)
     task = short_task(class_weights="auto")
