@@ -240,7 +240,7 @@ class Evaluate(Common):
     description: Path = _flag(
         "-d",
         "--dataset-json",
-        help="dataset.json",
+        help="dataset.json of the dataset; that of a model evaluates only what the model predicts",
         type=Path,
         required=True,
         metavar="DATASET_JSON",
