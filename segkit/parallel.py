@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from typing import Any, TypeVar
 
 from segkit.errors import UserError
@@ -52,21 +57,40 @@ def map_cases(
     """
     if executor is not None:
         results = _run(executor, function, items, window=2 * jobs, name=name)
-        return _gather(results, items, label, name)
+        return gather(results, items, label, name)
     if jobs == 1 or len(items) <= 1:
-        attempts = ((i, _attempt(function, item, name(item))) for i, item in enumerate(items))
-        return _gather(attempts, items, label, name)
+        attempts = ((i, attempt(function, item, name(item))) for i, item in enumerate(items))
+        return gather(attempts, items, label, name)
     with _pool(min(jobs, len(items))) as pool:
         results = _run(pool, function, items, window=2 * jobs, name=name)
-        return _gather(results, items, label, name)
+        return gather(results, items, label, name)
 
 
 @contextlib.contextmanager
-def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+def threads(jobs: int) -> Iterator[Executor]:
+    """Worker threads for :func:`map_cases`; an exception or Ctrl-C leaves what has not begun.
+
+    They start at once and share all memory, whereas each process imports everything anew, for
+    about half a second. They suit work that is reading, decompressing and array arithmetic, which
+    let other threads run meanwhile.
+    """
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _pool(jobs: int) -> Iterator[Executor]:
     """Worker processes of one thread each; an exception or Ctrl-C ends them at once."""
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    before = {key: os.environ.get(key) for key in threads}
-    os.environ.update(threads)
+    # Most commands need no processes, and these take long to import.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    limits = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    before = {key: os.environ.get(key) for key in limits}
+    os.environ.update(limits)
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts_to_parent)
     try:
@@ -88,7 +112,12 @@ def _leave_interrupts_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _attempt(function: Callable[[T], R], item: T, name: str) -> R | UserError:
+def attempt(function: Callable[[T], R], item: T, name: str) -> R | UserError:
+    """Call the function; a ``UserError`` is returned.
+
+    Raises:
+        RuntimeError: any other error, naming the case.
+    """
     try:
         return function(item)
     except UserError as error:
@@ -112,14 +141,14 @@ def _run(
     while True:
         try:
             for i, item in itertools.islice(waiting, window - len(running)):
-                running[executor.submit(_attempt, function, item, name(item))] = i
+                running[executor.submit(attempt, function, item, name(item))] = i
                 # The executor forgets its processes when one dies; their exit codes tell why.
                 workers.update(getattr(executor, "_processes", None) or {})
             if not running:
                 return
             done = wait(running, return_when=FIRST_COMPLETED).done
             finished = [(running[future], future.result()) for future in done]
-        except BrokenProcessPool:
+        except BrokenExecutor:
             suspects = ", ".join(name(items[i]) for i in running.values())
             raise _dead_worker(workers.values(), suspects) from None
         for future in done:
@@ -140,12 +169,23 @@ def _dead_worker(workers: Iterable[Any], suspects: str) -> UserError:
     )
 
 
-def _gather(
+def gather(
     results: Iterable[tuple[int, Any]],
     items: Sequence[T],
     label: str,
     name: Callable[[T], str],
 ) -> list[Any]:
+    """Collect the results of all items, showing progress.
+
+    Args:
+        results: (index of the item, its result or its ``UserError``).
+        items: What the indices count.
+        label: Shown beside the progress.
+        name: Names an item in error messages.
+
+    Raises:
+        UserError: one block naming every item that failed.
+    """
     gathered: list[Any] = [None] * len(items)
     for i, result in progress(results, label, total=len(items)):
         gathered[i] = result

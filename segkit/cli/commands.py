@@ -12,13 +12,13 @@ from typing import Any
 from segkit import options
 
 COMMANDS: dict[str, tuple[type[options.Common], str]] = {
-    "validate": (options.Validate, "prepare"),
+    "validate": (options.Validate, "validation"),
     "plan": (options.Plan, "prepare"),
     "preprocess": (options.Preprocess, "prepare"),
     "plan_and_preprocess": (options.PlanAndPreprocess, "prepare"),
     "train": (options.Train, "training"),
     "predict": (options.Predict, "prediction"),
-    "evaluate": (options.Evaluate, "prediction"),
+    "evaluate": (options.Evaluate, "evaluation"),
     "run": (options.Run, "run"),
     "demo": (options.Demo, "run"),
     "doctor": (options.Doctor, "doctor"),

@@ -22,6 +22,7 @@ INVALID = -1
 BACKGROUND = 0
 _UNDECLARED = -2
 _WIDEST_TABLE = 2**20
+_AT_ONCE = 2**16
 UNANNOUNCED_IGNORE = -1
 """Raw value read as ignore even where dataset.json does not announce it."""
 SPECIAL_NAMES = ("background", "ignore")
@@ -254,6 +255,9 @@ def bit_numbers(values: Sequence[int]) -> list[int]:
 
 def _look_up(integers: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
     """Replace every value by its entry in the table, or ``_UNDECLARED``; int16."""
+    found = range(int(integers.min(initial=0)), int(integers.max(initial=0)) + 1)
+    if len(found) <= len(table) and all(table.get(value) == value for value in found):
+        return integers.astype(np.int16)  # most datasets number their classes as we do
     low, high = min(table), max(table)
     if high - low >= _WIDEST_TABLE:
         values, inverse = np.unique(integers, return_inverse=True)
@@ -262,8 +266,13 @@ def _look_up(integers: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
     # The last entry is for everything outside the table.
     entries_by_value = np.full(high - low + 2, _UNDECLARED, dtype=np.int16)
     entries_by_value[[value - low for value in table]] = list(table.values())
-    inside = (integers >= low) & (integers <= high)
-    return entries_by_value[np.where(inside, integers.astype(np.int64) - low, -1)]
+    flat, indices = integers.ravel(), np.empty(integers.size, dtype=np.int16)
+    for start in range(0, flat.size, _AT_ONCE):
+        values = flat[start : start + _AT_ONCE]
+        inside = (values >= low) & (values <= high)
+        places = np.where(inside, values.astype(np.int64) - low, -1)
+        indices[start : start + _AT_ONCE] = entries_by_value[places]
+    return indices.reshape(integers.shape)
 
 
 def as_integers(raw: np.ndarray, source: object) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from segkit.types import Shape
 
@@ -44,6 +43,8 @@ def nonzero_mask(image_czyx: np.ndarray) -> np.ndarray:
 
 def _fill_holes(mask: np.ndarray) -> np.ndarray:
     """Do what scipy's binary_fill_holes does, by one labelling (3 to 4 times as fast)."""
+    from scipy import ndimage
+
     components, count = ndimage.label(~mask)
     outside = np.zeros(count + 1, dtype=bool)
     for axis in range(mask.ndim):

@@ -53,12 +53,17 @@ def reorient_array(array: np.ndarray, source: str, target: str) -> np.ndarray:
     Raises:
         UserError: one of the codes is not an orientation.
     """
+    return np.ascontiguousarray(reorient_view(array, source, target))
+
+
+def reorient_view(array: np.ndarray, source: str, target: str) -> np.ndarray:
+    """Look at an array as :func:`reorient_array` would give it; what is written lands in it."""
     moves = _axis_map(source, target)
     leading = tuple(range(array.ndim - 3))
     # Array axes run z, y, x where the code runs x, y, z: axis x is the last one.
     order = tuple(array.ndim - 1 - axis for axis, _ in reversed(moves))
     flips = tuple(array.ndim - 1 - i for i, (_, flipped) in enumerate(moves) if flipped)
-    return np.ascontiguousarray(np.flip(array.transpose(leading + order), flips))
+    return np.flip(array.transpose(leading + order), flips)
 
 
 def _axis_map(source: str, target: str) -> list[tuple[int, bool]]:

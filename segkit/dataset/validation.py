@@ -24,7 +24,7 @@ from segkit.dataset.description import (
 from segkit.dataset.mending.content import mend_content
 from segkit.dataset.problems import CODES, LABEL_CODES, Problem
 from segkit.dataset.splits import check_splits, given_splits
-from segkit.parallel import choose_jobs, map_cases
+from segkit.parallel import choose_jobs, map_cases, threads
 
 __all__ = ["Problem", "Report", "validate_dataset"]
 
@@ -110,17 +110,17 @@ def validate_dataset(
         reader=description.reader,
         overlapping=description.labels.overlapping,
     )
-    findings = map_cases(
-        partial(check_case, expected),
-        cases,
-        label="validate",
-        jobs=choose_jobs(
-            jobs,
-            items=len(cases),
-            bytes_per_job=_BYTES_PER_JOB + _bytes_per_voxel(description) * largest_case(cases),
-        ),
-        name=lambda case: case.id,
-    )
+    needed = _BYTES_PER_JOB + _bytes_per_voxel(description) * largest_case(cases)
+    jobs = choose_jobs(jobs, items=len(cases), bytes_per_job=needed)
+    with threads(jobs) as executor:
+        findings = map_cases(
+            partial(check_case, expected),
+            cases,
+            label="validate",
+            jobs=jobs,
+            executor=executor,
+            name=lambda case: case.id,
+        )
     problems += misplaced
     problems += [found for finding in findings for found in finding.problems]
     if cases:

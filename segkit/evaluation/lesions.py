@@ -16,7 +16,6 @@ challenge (Hernandez Petzsche et al. 2022, doi:10.1038/s41597-022-01875-5):
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from segkit.dataset.nonzero import bounding_box, box_slices
 from segkit.evaluation.overlap import Scores, ratio
@@ -49,6 +48,8 @@ def rate_lesions(found: int, false: int, missed: int) -> Scores:
 
 def _touched(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
     """Count the components of a mask that the other one overlaps, and those it does not."""
+    from scipy import ndimage
+
     components, count = ndimage.label(mask, _NEIGHBOURS)
     touched = np.zeros(count + 1, dtype=bool)
     touched[components[mask & other]] = True

@@ -31,7 +31,7 @@ from segkit.evaluation.pairs import pair_files
 from segkit.evaluation.scoring import DEFAULT_SCORING, Scoring
 from segkit.evaluation.statistics import Table, foreground_mean, tabulate
 from segkit.files import content_hash, read_artifact, write_artifact, write_text
-from segkit.parallel import choose_jobs, map_cases
+from segkit.parallel import choose_jobs, map_cases, threads
 from segkit.runtime import log
 from segkit.structs import from_mapping, to_mapping
 
@@ -164,13 +164,16 @@ def _evaluate(
     if masked := sum(pair.mask is not None for pair in pairs):
         log.info("%d of %d cases are evaluated only inside their mask", masked, len(pairs))
     needed = BYTES_PER_JOB + BYTES_PER_STRUCTURE * (settings.schema.seg_channels - 1)
-    results: list[CaseResult] = map_cases(
-        partial(evaluate_case, settings=settings),
-        pairs,
-        label="evaluate",
-        jobs=choose_jobs(jobs, items=len(pairs), bytes_per_job=needed),
-        name=_case_name,
-    )
+    jobs = choose_jobs(jobs, items=len(pairs), bytes_per_job=needed)
+    with threads(jobs) as executor:
+        results: list[CaseResult] = map_cases(
+            partial(evaluate_case, settings=settings),
+            pairs,
+            label="evaluate",
+            jobs=jobs,
+            executor=executor,
+            name=_case_name,
+        )
     for warning in (text for result in results for text in result.warnings):
         log.warning("%s", warning)
     return results

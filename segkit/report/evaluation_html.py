@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import warnings
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from segkit import __version__
 from segkit.evaluation.case import CaseScores
@@ -30,6 +23,7 @@ from segkit.evaluation.table import (
     number,
 )
 from segkit.files import write_text
+from segkit.report import dice_plot
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em;
@@ -39,7 +33,6 @@ th, td { padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: right; w
 th:first-child, td:first-child { text-align: left }
 thead th { border-bottom: 2px solid #888 }
 .note { color: #666 }
-img { max-width: 100% }
 """
 BORDER_LEGEND = (
     "At its border: within one voxel (26 neighbours in a volume, 8 in a plane) of the border that "
@@ -60,7 +53,7 @@ def write_evaluation_page(summary: Summary, path: Path) -> None:
 def evaluation_page(summary: Summary) -> str:
     """Return the page: tables with what their means leave out, Dice of all cases, worst cases."""
     title = f"Evaluation of {escape(summary.dataset)}"
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}{dice_plot.STYLE}</style>'
     sections = [
         f"<h1>{title}</h1>",
         _facts(summary),
@@ -144,11 +137,14 @@ def _html_row(tag: str, cells: Sequence[str]) -> str:
 def _dice(summary: Summary) -> str:
     if "dice" not in summary.metrics:
         return '<p class="note">Dice was not computed: no picture, no ranking of cases.</p>'
-    picture = base64.b64encode(dice_png(summary)).decode()
+    cases = [target_scores(summary, case) for case in summary.cases]
+    scores = {
+        name: [dice for case in cases if (dice := case[name]["dice"]) is not None]
+        for name in summary.targets
+    }
     return (
         "<h2>Dice of every case</h2>\n<p>Dots: cases; bar: quartiles; line: median.</p>\n"
-        f'<img alt="Dice per target" '
-        f'src="data:image/png;base64,{picture}">\n{_worst_table(summary)}'
+        f"{dice_plot.dice_svg(scores)}\n{_worst_table(summary)}"
     )
 
 
@@ -182,36 +178,3 @@ def worst_cases(summary: Summary, count: int = 10) -> list[tuple[CaseScores, flo
 def target_scores(summary: Summary, case: CaseScores) -> dict[str, Scores]:
     """Return the scores of a case's regions, or of its labels where there are no regions."""
     return case.regions if summary.regions else case.labels
-
-
-def dice_png(summary: Summary) -> bytes:
-    """Draw every case's Dice, one row a target, over the quartiles and the median, as a PNG."""
-    names = list(summary.targets)
-    figure = Figure(figsize=(9, 1.2 + 0.45 * len(names)), layout="constrained")
-    axes = figure.add_subplot()
-    spread = np.random.default_rng(0)
-    for row, name in enumerate(names):
-        scores = [target_scores(summary, case)[name]["dice"] for case in summary.cases]
-        if defined := [score for score in scores if score is not None]:
-            low, median, high = np.percentile(defined, [25, 50, 75])
-            axes.barh(row, high - low, left=low, height=0.6, color="#cfe0f0")
-            axes.vlines(median, row - 0.3, row + 0.3, color="#1f4e79")
-            heights = row + spread.uniform(-0.2, 0.2, len(defined))
-            axes.scatter(defined, heights, s=12, color="#1f4e79", alpha=0.6)
-    axes.set_yticks(range(len(names)), [_shorten(name) for name in names], parse_math=False)
-    axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="Dice")
-    axes.grid(axis="x", alpha=0.3)
-    return _png(figure)
-
-
-def _shorten(name: str, length: int = 40) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
-
-
-def _png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        # A name in a script the font lacks is drawn as boxes; the tables spell it.
-        warnings.filterwarnings("ignore", message="Glyph")
-        FigureCanvasAgg(figure).print_png(stream)
-    return stream.getvalue()

@@ -9,12 +9,12 @@ from typing import Any
 
 from segkit import options as opt
 from segkit.dataset.cases import Case
-from segkit.dataset.demo import make_demo_dataset
 from segkit.planning.plan import Plan
 from segkit.runtime import log
 from segkit.workflows.common import OpenDataset, Outcome, open_planned
-from segkit.workflows.prediction import evaluate, evaluate_cases, predict
-from segkit.workflows.prepare import plan, preprocess, validate
+from segkit.workflows.evaluation import evaluate, evaluate_cases
+from segkit.workflows.prediction import predict
+from segkit.workflows.prepare import plan, preprocess
 from segkit.workflows.training import (
     continued_task,
     make_task,
@@ -26,6 +26,7 @@ from segkit.workflows.training import (
     validation_cases,
     validation_folder,
 )
+from segkit.workflows.validation import validate
 
 DEMO_DATASET = "Dataset999_Demo"
 
@@ -84,6 +85,8 @@ def _run_fold(
 
 def demo(options: opt.Demo) -> Outcome:
     """Make a small dataset and go through all commands; see :class:`segkit.options.Demo`."""
+    from segkit.dataset.demo import make_demo_dataset
+
     raw = options.workdir / "raw" / DEMO_DATASET
     if not (raw / "dataset.json").exists():
         log.info("making a synthetic dataset in %s", raw)

@@ -23,7 +23,8 @@ from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.training.run import RunSettings, read_record, train_fold
 from segkit.training.setup import Fold, TrainingTask
 from segkit.workflows.common import OpenDataset, Outcome, open_planned
-from segkit.workflows.prediction import evaluate_cases, load_predictor, predict_cases
+from segkit.workflows.evaluation import evaluate_cases
+from segkit.workflows.prediction import load_predictor, predict_cases
 from segkit.workflows.pretrained import read_pretrained
 
 

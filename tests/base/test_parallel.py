@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from segkit.errors import UserError
-from segkit.parallel import choose_jobs, map_cases
+from segkit.parallel import choose_jobs, map_cases, threads
 from segkit.runtime import cpu_count, resolve_device
 
 
@@ -33,6 +33,17 @@ def test_all_failures_are_reported_after_the_others_ran(jobs):
         map_cases(double, [1, -1, 2, -2], label="x", jobs=jobs, name=lambda n: f"case{n}")
     assert "[case-1]" in str(caught.value)
     assert "-2 is negative" in str(caught.value)
+
+
+def test_threads_do_the_work_in_this_process_and_name_what_failed():
+    def work(number):
+        return os.getpid(), double(number)
+
+    with threads(3) as pool:
+        found = map_cases(work, list(range(20)), label="x", jobs=3, executor=pool)
+        assert found == [(os.getpid(), 2 * number) for number in range(20)]
+        with pytest.raises(UserError, match="2 of 3 cases failed"):
+            map_cases(work, [-1, 1, -2], label="x", jobs=3, executor=pool)
 
 
 def test_one_failure_is_raised_as_it_was():

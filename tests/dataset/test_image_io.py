@@ -217,6 +217,19 @@ def test_gzip_of_several_members_is_complete(tmp_path):
     assert np.array_equal(read_image([path]).array[0], ramp(5, 4, 3).T)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_nifti_files_lie_where_itk_puts_them(tmp_path, itk_file, seed):
+    rng = np.random.default_rng(seed)
+    direction = Rotation.random(random_state=seed).as_matrix() * rng.choice([-1, 1], 3)
+    spacing, origin = rng.uniform(0.3, 6, 3).tolist(), rng.uniform(-300, 300, 3).tolist()
+    path = tmp_path / "a.nii.gz"
+    itk_file(path, ramp(3, 4, 5), spacing, origin, direction.ravel().tolist())
+    geometry, (_, *expected) = read_image([path]).geometry, geometry_by_itk(path)
+    assert geometry.spacing_mm == expected[0][::-1]
+    assert geometry.origin == expected[1]
+    assert np.allclose(geometry.direction, expected[2], rtol=0, atol=1e-6)
+
+
 # ---------------------------------------------------------------- what is written back
 
 

@@ -161,3 +161,16 @@ def test_not_everything_can_be_left_out(names):
     encoding = {"label_encoding": "multilabel"} if len(names) == 2 else {}
     with pytest.raises(ValueError, match="left out"):
         build(labels, **encoding).without(names)
+
+
+@pytest.mark.parametrize("values", [(1, 2, 3), (3, 1, 2), (5, 2**21, 9)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float32])
+def test_a_large_map_is_encoded_value_by_value(values, dtype):
+    kept = [value for value in (0, *values) if value < 100]
+    schema = LabelSchema(classes=tuple(LabelClass(name=str(v), value=v) for v in values))
+    raw = np.random.default_rng(0).choice(kept, (1, 70, 50, 40)).astype(dtype)
+    expected = np.select([raw == value for value in values], [1, 2, 3], 0)
+    assert np.array_equal(schema.encode(raw), expected)
+    raw[0, -1, -1, -1] = 77
+    with pytest.raises(UserError, match=r"77 \(1 voxels\)"):
+        schema.encode(raw)

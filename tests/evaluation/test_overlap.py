@@ -32,6 +32,17 @@ def test_without_any_class_only_background_is_counted(fill):
     assert confusion_matrix(indices, indices, 2).tolist() == expected
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int64])
+def test_a_large_map_is_counted_pair_by_pair(dtype):
+    rng = np.random.default_rng(0)
+    ref, pred = rng.integers(-1, 5, (2, 30, 70, 50)).astype(dtype)  # 4 = ignored
+    ref[rng.random(ref.shape) < 0.7] = pred[rng.random(pred.shape) < 0.7] = 0
+    both = zip(ref.flat, pred.flat, strict=True)
+    pairs = [(max(r, 0), p if 0 <= p < 4 else 0) for r, p in both if r != 4]
+    expected = [[pairs.count((i, j)) for j in range(4)] for i in range(4)]
+    assert confusion_matrix(ref, pred, 4).tolist() == expected
+
+
 def test_scores_by_hand():
     confusion = np.array([[10, 1, 0], [2, 6, 0], [0, 2, 0]])
     first, second = overlap_scores(confusion, LABELS, voxel_ml=0.5)

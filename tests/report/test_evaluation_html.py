@@ -1,17 +1,10 @@
-import base64
-import re
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-
-import pytest
 
 from segkit.evaluation.case import CaseScores
 from segkit.evaluation.explanations import Explanation
 from segkit.evaluation.summary import Summary, summarize
 from segkit.report.evaluation_html import (
-    dice_png,
     evaluation_page,
     worst_cases,
     write_evaluation_page,
@@ -47,9 +40,12 @@ class Checker(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        if tag not in ("meta", "img"):
+        if tag != "meta":
             self.open.append(tag)
         self.sources += [value for key, value in attrs if key in ("src", "href")]
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -65,8 +61,8 @@ def parse(page):
 def test_the_page_stands_alone_and_is_well_formed():
     page = evaluation_page(make_summary({"liver": [0.9, None, 0.7], "tumour": [None] * 3}))
     checker = parse(page)
-    assert all(source.startswith("data:image/png;base64,") for source in checker.sources)
-    assert len(checker.sources) == 1
+    assert not checker.sources
+    assert checker.tags.count("circle") == 2
     assert "http" not in page
     assert "n/a (absent in 1 of 3)" in page
     assert "n/a (absent in 3 of 3)" in page
@@ -80,17 +76,6 @@ def test_names_are_escaped():
     page = evaluation_page(summary)
     assert "script" not in parse(page).tags
     assert "Dataset&lt;b&gt;1" in page
-
-
-def test_names_of_any_script_are_drawn_without_a_warning(recwarn):
-    assert dice_png(make_summary({"肝臓": [0.5], r"$\frac$": [0.1]})).startswith(b"\x89PNG")
-    assert not recwarn.list
-
-
-def test_picture_is_a_png_inside_the_page():
-    page = evaluation_page(make_summary({"a": [0.5] * 20}))
-    encoded = re.search(r"base64,([^\"]+)\"", page).group(1)
-    assert base64.b64decode(encoded).startswith(b"\x89PNG")
 
 
 def test_worst_cases_are_ranked_over_defined_targets():
@@ -144,9 +129,3 @@ def test_explanations_lesions_and_absence_are_told():
     for legend in ("a connected component (26 neighbours", "the border that the label has in the"):
         assert legend in page
     assert "Why labels score lower" not in evaluation_page(summary)
-
-
-@pytest.mark.parametrize("module", ["matplotlib", "pandas", "torch"])
-def test_evaluation_itself_needs_no_heavy_module(module):
-    code = f"import sys, segkit.evaluation.table; sys.exit({module!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

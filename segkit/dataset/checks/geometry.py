@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from segkit.dataset.cases import Case
-from segkit.dataset.image_io import SPACING_TOLERANCE, nibabel_io, read_header
+from segkit.dataset.image_io import SPACING_TOLERANCE, read_header
+from segkit.dataset.image_io.formats import NIFTI, ending_of, io_module
 from segkit.dataset.orientation import reorient_grid
 from segkit.dataset.problems import Problem, problem
 from segkit.types import Geometry, Shape, Volume
@@ -192,6 +193,9 @@ def check_forms(grid: Grid, case: Case) -> list[Problem]:
     Readers differ in which of the two they believe; the message says which one segkit uses, and
     how far apart they put the corner where they differ most.
     """
+    if ending_of(grid.file) not in NIFTI:
+        return []
+    nibabel_io = io_module("nibabel")
     forms = nibabel_io.header_affines(grid.file)
     if len(forms) < 2:
         return []

@@ -21,6 +21,8 @@ from segkit.dataset.problems import Problem, problem
 from segkit.dataset.structures import check_bitmask
 from segkit.errors import UserError
 
+_WIDEST_COUNT = 1 << 12
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -37,7 +39,24 @@ class Part:
     @cached_property
     def values(self) -> tuple[np.ndarray, np.ndarray]:
         """Values that occur, rising, and the voxels of each."""
-        return np.unique(self.voxels, return_counts=True)
+        return count_values(self.voxels)
+
+
+def count_values(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of an array (Z, ...), rising, and how often each occurs.
+
+    Integers that lie close together are counted in place; ``np.unique`` would sort them.
+    """
+    low, high = voxels.min(), voxels.max()
+    exact = np.can_cast(voxels.dtype, np.int64)
+    if not exact or int(high) - int(low) >= _WIDEST_COUNT:
+        return np.unique(voxels, return_counts=True)
+    counts = np.zeros(int(high) - int(low) + 1, dtype=np.int64)
+    for plane in voxels:
+        places = np.subtract(plane.ravel(), low, dtype=np.int64)
+        counts += np.bincount(places, minlength=len(counts))
+    (found,) = np.nonzero(counts)
+    return (found + int(low)).astype(voxels.dtype), counts[found]
 
 
 def layout_of(parts: list[Part], label: Path) -> LabelLayout | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from segkit.dataset.image_io import image2d_io, nibabel_io, sitk_io, tiff_io
 from segkit.dataset.image_io.companions import COMPANION_ENDINGS, companions
 from segkit.dataset.image_io.formats import (
     KNOWN_ENDINGS,
@@ -22,8 +21,10 @@ from segkit.dataset.image_io.formats import (
     READERS,
     SEVERAL_MASKS,
     TIFF,
+    check_readable,
     check_reader,
     ending_of,
+    io_module,
     kind_of,
     required_orientation,
 )
@@ -40,13 +41,11 @@ __all__ = [
     "check_reader",
     "companions",
     "ending_of",
-    "nibabel_io",
     "read_header",
     "read_image",
     "read_labels",
     "read_masks",
     "required_orientation",
-    "sitk_io",
     "write_geometry",
     "write_labels",
     "write_masks",
@@ -142,13 +141,13 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None
     ending = ending_of(path)
     with _told(path):
         if ending in NIFTI:
-            nibabel_io.write(path, labels, geometry)
+            io_module("nibabel").write(path, labels, geometry)
         elif ending in TIFF and geometry.stored_ndim == 3:
-            tiff_io.write(path, labels, geometry)
+            io_module("tiff").write(path, labels, geometry)
         elif ending in PLANES:
-            image2d_io.write(path, labels)
+            io_module("plane").write(path, labels)
         else:
-            sitk_io.write(path, labels, geometry)
+            io_module("sitk").write(path, labels, geometry)
 
 
 def write_masks(path: Path, masks_czyx: np.ndarray, geometry: Geometry) -> None:
@@ -170,9 +169,9 @@ def write_masks(path: Path, masks_czyx: np.ndarray, geometry: Geometry) -> None:
         raise UserError(what, where=path, fix=fix)
     with _told(path):
         if ending in NIFTI:
-            nibabel_io.write(path, masks_czyx, replace(geometry, stored_ndim=3))
+            io_module("nibabel").write(path, masks_czyx, replace(geometry, stored_ndim=3))
         else:
-            sitk_io.write(path, masks_czyx, geometry)
+            io_module("sitk").write(path, masks_czyx, geometry)
 
 
 def write_geometry(
@@ -198,14 +197,14 @@ def write_geometry(
     ending = ending_of(source)
     with _told(target):
         if ending in NIFTI:
-            nibabel_io.write_geometry(source, target, geometry, move)
+            io_module("nibabel").write_geometry(source, target, geometry, move)
         elif ending in TIFF and move is None:
-            tiff_io.write_geometry(source, target, geometry)
+            io_module("tiff").write_geometry(source, target, geometry)
         elif ending in (*PLANES, *TIFF):
             fix = "check which image the file belongs to"
             raise UserError(f"{ending} files hold no geometry", where=source, fix=fix)
         else:
-            sitk_io.write_geometry(source, target, geometry, move)
+            io_module("sitk").write_geometry(source, target, geometry, move)
 
 
 def _smallest_type(highest: int) -> type[np.integer]:
@@ -225,14 +224,12 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path, reader: str | None, *, labels: bool) -> Volume:
-    sitk_io.check_readable(path)
+    check_readable(path)
     kind = kind_of(path, reader)
-    if kind == "plane":
-        volume = image2d_io.read(path, keep_indices=labels)
-    elif kind == "tiff":
-        volume = tiff_io.read(path)
-    else:
-        volume = nibabel_io.read(path) if kind == "nibabel" else sitk_io.read(path)
+    module = io_module(kind)
+    volume: Volume = (
+        module.read(path, keep_indices=labels) if kind == "plane" else module.read(path)
+    )
     if volume.array.size == 0:
         fix = "restore the file from its source"
         raise UserError("the file holds no voxels", where=path, fix=fix)

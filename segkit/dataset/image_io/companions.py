@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from segkit.dataset.image_io import tiff_io
-from segkit.dataset.image_io.formats import TIFF
+from segkit.dataset.image_io.formats import TIFF, io_module
 
 COMPANION_ENDINGS = (".json", ".raw", ".zraw")
 """Endings of files that nobody asks about where images are looked for."""
@@ -21,7 +20,7 @@ def companions(path: Path) -> tuple[Path, ...]:
     """
     ending = path.suffix.lower()
     if ending in TIFF:
-        spacing = tiff_io.spacing_file(path)
+        spacing = io_module("tiff").spacing_file(path)
         return () if spacing is None else (spacing,)
     return tuple(file for file in _voxels(path) if file.is_file()) if ending == ".mhd" else ()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
-from segkit.dataset.image_io import tiff_io
 from segkit.errors import UserError, nearest
 
-Kind = Literal["sitk", "nibabel", "plane", "tiff"]
+Kind = Literal["sitk", "nifti", "nibabel", "plane", "tiff"]
 
 KNOWN_ENDINGS = (
     ".nii.gz",
@@ -38,6 +39,42 @@ READERS: dict[str, tuple[Kind, tuple[str, ...]]] = {
     "Tiff3DIO": ("tiff", TIFF),
 }
 """nnU-Net's reader names: (what reads here, endings it reads)."""
+
+
+_MODULES: dict[Kind, str] = {
+    "sitk": "sitk_io",
+    "nifti": "nifti_io",
+    "nibabel": "nibabel_io",
+    "plane": "image2d_io",
+    "tiff": "tiff_io",
+}
+
+
+def io_module(kind: Kind) -> ModuleType:
+    """Return the module that reads (and writes) a kind of files.
+
+    It is imported when first used, for the libraries behind it take long to import.
+    """
+    return importlib.import_module(f"{__package__}.{_MODULES[kind]}")
+
+
+def check_readable(path: Path) -> None:
+    """Check that there is a file with something in it.
+
+    Raises:
+        UserError: missing, a folder, empty, or not readable.
+    """
+    fix = "restore the file from its source"
+    try:
+        if not path.is_file():
+            raise UserError("file not found", where=path, fix="check the path")
+        if path.stat().st_size == 0:
+            raise UserError("the file is empty (0 bytes)", where=path, fix=fix)
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        what = f"cannot read the file: {error.strerror}"
+        raise UserError(what, where=path, fix="check its permissions") from None
 
 
 def ending_of(path: Path) -> str:
@@ -87,11 +124,15 @@ def kind_of(path: Path, reader: str | None) -> Kind:
     ending = ending_of(path)
     if reader is None or reader == "None":
         if ending in TIFF:
-            return "plane" if tiff_io.count_pages(path) == 1 else "tiff"
-        return "plane" if ending in PLANES else "sitk"
+            return "plane" if io_module("tiff").count_pages(path) == 1 else "tiff"
+        return "plane" if ending in PLANES else _itk_kind(ending)
     kind, endings = READERS[reader]
     if ending not in endings:
         what = f"the reader {reader} does not read {ending} files"
         fix = f"leave overwrite_image_reader_writer out; {reader} reads {', '.join(endings)}"
         raise UserError(what, where=path, fix=fix)
-    return kind
+    return _itk_kind(ending) if kind == "sitk" else kind
+
+
+def _itk_kind(ending: str) -> Kind:
+    return "nifti" if ending in NIFTI else "sitk"

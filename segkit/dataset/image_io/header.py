@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segkit.dataset.image_io import image2d_io, nibabel_io, sitk_io, tiff_io
-from segkit.dataset.image_io.formats import NIFTI, ending_of, kind_of
+from segkit.dataset.image_io.formats import check_readable, io_module, kind_of
 from segkit.errors import UserError
 from segkit.types import Geometry, Shape
 
@@ -36,25 +35,10 @@ def read_header(path: Path, reader: str | None = None) -> Header:
     Raises:
         UserError: missing, empty, not an image, of voxels that cannot be used, or no grid.
     """
-    sitk_io.check_readable(path)
-    (channels, *shape), geometry = _read(path, reader)
+    check_readable(path)
+    (channels, *shape), geometry = io_module(kind_of(path, reader)).read_grid(path)
     check_geometry(geometry, path)
     return Header(channels=channels, shape=tuple(shape), geometry=geometry)
-
-
-def _read(path: Path, reader: str | None) -> tuple[Shape, Geometry]:
-    """Return the shape (C, Z, Y, X) and the geometry."""
-    kind = kind_of(path, reader)
-    if kind == "plane":
-        return image2d_io.stored_shape(path), image2d_io.PLANE
-    if kind == "tiff":
-        return sitk_io.stored_shape(path), tiff_io.read_geometry(path)
-    if ending_of(path) not in NIFTI:
-        return sitk_io.stored_shape(path), sitk_io.read_geometry(path)
-    image = nibabel_io.load(path)
-    nibabel = kind == "nibabel"
-    geometry = nibabel_io.header_geometry(image) if nibabel else sitk_io.nifti_geometry(image, path)
-    return nibabel_io.stored_shape(image, path), geometry
 
 
 def check_geometry(geometry: Geometry, path: Path) -> None:

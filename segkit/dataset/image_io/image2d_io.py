@@ -49,12 +49,16 @@ def read(path: Path, *, keep_indices: bool) -> Volume:
     return Volume(array=np.ascontiguousarray(array), geometry=PLANE)
 
 
-def stored_shape(path: Path) -> Shape:
-    """Return the shape (C, 1, Y, X) an image is read with, from its header alone.
+def read_grid(path: Path) -> tuple[Shape, Geometry]:
+    """Return the shape (C, 1, Y, X) and the geometry of an image, from its header alone.
 
     Raises:
         UserError: not an image.
     """
+    return _stored_shape(path), PLANE
+
+
+def _stored_shape(path: Path) -> Shape:
     ours = path.suffix.lower() in _PILLOW_ENDINGS
     try:
         with _open(path) as picture:

@@ -88,6 +88,16 @@ def read(path: Path) -> Volume:
     return Volume(array=read_voxels(image, path), geometry=header_geometry(image))
 
 
+def read_grid(path: Path) -> tuple[Shape, Geometry]:
+    """Return the shape (C, Z, Y, X) and the geometry a file is read with, from its header alone.
+
+    Raises:
+        UserError: not a NIfTI file, truncated, or of a voxel type that is no number.
+    """
+    image = load(path)
+    return stored_shape(image, path), header_geometry(image)
+
+
 def read_voxels(image: Any, path: Path) -> np.ndarray:
     """Read the voxels of an opened file; see :func:`read`.
 
@@ -155,39 +165,19 @@ def header_geometry(image: Any) -> Geometry:
     )
 
 
-def exact_geometry(image: Any, read_by_itk: Geometry) -> Geometry:
-    """Choose the geometry that gives back the header's affine: ITK's wherever it does.
-
-    ITK turns a sheared affine into the nearest rotation and lets the voxel sizes overrule the
-    lengths of its columns. The header's own affine is kept then. Where ITK uses another of the
-    header's two affines than nibabel, or a unit other than mm, ITK's is kept (as in nnU-Net).
-    """
-    if agrees(image, read_by_itk):
-        return read_by_itk
+def is_plain(image: Any) -> bool:
+    """Whether a header describes a volume of which ITK takes the same affine as nibabel, in mm."""
     qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
     both_use_sform = sform == _SCANNER or (sform > 0 and qform == 0)
     in_mm = int(image.header["xyzt_units"]) % 8 in (_UNKNOWN_UNIT, _MM)
-    return header_geometry(image) if both_use_sform and in_mm else read_by_itk
-
-
-def agrees(image: Any, geometry: Geometry) -> bool:
-    """Whether a geometry gives the affine of a NIfTI header, to the last bit of float32."""
-    ours = affine_of(geometry)[:3].astype(np.float32)
-    theirs = np.asarray(image.affine, dtype=np.float64)[:3].astype(np.float32)
-    axes = [0, 1, 3] if geometry.stored_ndim == 2 else [0, 1, 2, 3]
-    if int(image.header["sform_code"]) > 0:
-        return bool((ours[:, axes] == theirs[:, axes]).all())
-    # A quaternion holds no exact affine; both libraries round differently.
-    return bool(np.allclose(ours[:, axes], theirs[:, axes], rtol=1e-5, atol=1e-5))
+    return len(image.shape) > 2 and both_use_sform and in_mm
 
 
 def header_affines(path: Path) -> dict[str, np.ndarray]:
     """Return the affines a header declares valid (4, 4): ``sform``, ``qform``, both or none.
 
-    None for a file of another format, or one whose header or quaternion cannot be read.
+    None where the header or its quaternion cannot be read.
     """
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return {}
     try:
         header = nib.load(path, mmap=False).header
         with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""SimpleITK: NRRD, MetaImage, GIPL, and the geometry of NIfTI files."""
+"""SimpleITK: NRRD, MetaImage, GIPL, and the geometry of NIfTI files (see ``nifti_io``)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
-from segkit.dataset.image_io import nibabel_io
 from segkit.errors import UserError
 from segkit.files import atomic_write
 from segkit.types import Geometry, Shape, Volume
@@ -22,65 +20,36 @@ FAR_APART = 999.0
 _GIPL_HEADER = 256
 
 
-def check_readable(path: Path) -> None:
-    """Check that there is a file with something in it.
-
-    Raises:
-        UserError: missing, a folder, empty, or not readable.
-    """
-    fix = "restore the file from its source"
-    try:
-        if not path.is_file():
-            raise UserError("file not found", where=path, fix="check the path")
-        if path.stat().st_size == 0:
-            raise UserError("the file is empty (0 bytes)", where=path, fix=fix)
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        what = f"cannot read the file: {error.strerror}"
-        raise UserError(what, where=path, fix="check its permissions") from None
-
-
 def read(path: Path) -> Volume:
     """Read a file as (C, Z, Y, X) of its own type; a 4D image has its channels first.
-
-    Of a NIfTI file ITK gives the geometry alone, because it turns NaN into 0 and reads truncated
-    files. Where ITK refuses the affine, or would bend it into a rotation, the header's is kept.
 
     Raises:
         UserError: empty, truncated, not an image, or complex-valued.
     """
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        return _read_nifti(path)
     image = load_image(path)
     if path.suffix.lower() == ".gipl":
         _check_complete(path, image)
     return Volume(array=channels_first(image, path), geometry=_geometry(image))
 
 
-def _read_nifti(path: Path) -> Volume:
-    image = nibabel_io.load(path)
-    array = nibabel_io.read_voxels(image, path)
-    return Volume(array=array, geometry=nifti_geometry(image, path))
-
-
-def nifti_geometry(image: Any, path: Path) -> Geometry:
-    """Return the geometry of a NIfTI file as :func:`read` does, from its header alone."""
-    try:
-        header = _load_header(path)
-    except RuntimeError:
-        return nibabel_io.header_geometry(image)
-    return nibabel_io.exact_geometry(image, _geometry(header))
-
-
-def read_geometry(path: Path) -> Geometry:
-    """Return the geometry of a file that is not NIfTI, from its header alone.
+def read_grid(path: Path) -> tuple[Shape, Geometry]:
+    """Return the shape (C, Z, Y, X) and the geometry a file is read with, from its header alone.
 
     Raises:
-        UserError: SimpleITK cannot read it.
+        UserError: SimpleITK cannot read it, or its voxels cannot be used.
     """
+    shape = stored_shape(path)
     with _refusing(path):
-        return _geometry(_load_header(path))
+        return shape, header_geometry(path)
+
+
+def header_geometry(path: Path) -> Geometry:
+    """Return the geometry of a file as its header tells it.
+
+    Raises:
+        RuntimeError: SimpleITK cannot read it.
+    """
+    return _geometry(_load_header(path))
 
 
 def stored_shape(path: Path) -> Shape:

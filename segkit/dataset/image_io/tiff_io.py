@@ -16,7 +16,7 @@ from segkit.dataset.image_io import sitk_io
 from segkit.errors import UserError
 from segkit.files import read_json, write_json
 from segkit.runtime import log
-from segkit.types import Geometry, Spacing, Volume
+from segkit.types import Geometry, Shape, Spacing, Volume
 
 _BIG_TIFF = 43
 _SUBFILE_TYPE = 254
@@ -101,15 +101,19 @@ def read(path: Path) -> Volume:
         what = f"{slices} of {pages} pages are declared to be pages (NewSubfileType)"
         raise UserError(what, where=path, fix="export the file again as a plain stack of pages")
     array = sitk_io.channels_first(sitk_io.load_image(path), path)
-    return Volume(array=array, geometry=read_geometry(path))
+    return Volume(array=array, geometry=_geometry(path))
 
 
-def read_geometry(path: Path) -> Geometry:
-    """Return the geometry of a TIFF volume, from the file beside it.
+def read_grid(path: Path) -> tuple[Shape, Geometry]:
+    """Return the shape (C, Z, Y, X) and the geometry of a TIFF volume; no voxel is read.
 
     Raises:
-        UserError: that file is malformed.
+        UserError: it or the file with its spacing is unreadable or malformed.
     """
+    return sitk_io.stored_shape(path), _geometry(path)
+
+
+def _geometry(path: Path) -> Geometry:
     return Geometry(spacing_mm=_spacing(path))
 
 

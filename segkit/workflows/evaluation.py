@@ -1,0 +1,83 @@
+"""Judging predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segkit import options as opt
+from segkit.dataset.cases import Case
+from segkit.dataset.description import DatasetDescription, load_description
+from segkit.errors import listing
+from segkit.evaluation.case import CasePair
+from segkit.evaluation.pairs import find_label_map
+from segkit.evaluation.scoring import check_scoring
+from segkit.evaluation.summary import Summary, evaluate_folders, evaluate_pairs, save_summary
+from segkit.evaluation.table import render_table
+from segkit.planning.plan import load_plan, planned_description
+from segkit.report.evaluation_html import write_evaluation_page
+from segkit.runtime import log
+from segkit.workflows.common import Outcome
+
+
+def evaluate(options: opt.Evaluate) -> Outcome:
+    """Compare two folders of label maps; see :class:`segkit.options.Evaluate`."""
+    summary = evaluate_folders(
+        options.predictions,
+        options.references,
+        _judged_description(options.description),
+        scoring=check_scoring(
+            options.metrics or None,
+            nsd_tolerance_mm=options.nsd_tolerance_mm,
+            absent_score=options.absent_score,
+        ),
+        masks_dir=options.masks,
+        jobs=options.jobs,
+    )
+    return Outcome(text=_write_report(summary, options.output or options.predictions))
+
+
+def _judged_description(path: Path) -> DatasetDescription:
+    """Read a dataset.json; beside a plan (a model folder), without what the plan leaves out."""
+    description = load_description(path)
+    plan = description.folder / "plan.json"
+    if not plan.is_file():
+        return description
+    planned = planned_description(description, load_plan(plan))
+    if names := [structure.name for structure in planned.labels.left_out]:
+        log.info("not evaluated, as %s leaves them out: %s", plan, listing(names))
+    return planned
+
+
+def evaluate_cases(
+    description: DatasetDescription,
+    predicted: Sequence[tuple[Case, Path]],
+    output: Path,
+    *,
+    jobs: int | None,
+) -> str:
+    """Compare training cases, each predicted into a folder, with what is annotated of them.
+
+    Returns:
+        The table; the reports are written to ``output``.
+    """
+    pairs = [
+        CasePair(
+            case=case.id,
+            pred=find_label_map(folder, case.id, description),
+            ref=case.label,
+            mask=case.mask,
+            unannotated=case.unannotated,
+        )
+        for case, folder in predicted
+        if case.label is not None
+    ]
+    return _write_report(evaluate_pairs(pairs, description, jobs=jobs), output)
+
+
+def _write_report(summary: Summary, folder: Path) -> str:
+    """Write summary.json, cases.csv and report.html; returns the table."""
+    save_summary(summary, folder)
+    write_evaluation_page(summary, folder / "report.html")
+    log.info("report written to %s", folder / "report.html")
+    return render_table(summary)
