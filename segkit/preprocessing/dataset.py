@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,48 +28,69 @@ _BYTES_PER_LABEL = 4
 _ABANDONED_SECONDS = 3600.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What is the same for all cases; keys are names of configurations."""
+
+    description: DatasetDescription
+    plan: Plan
+    stores: Mapping[str, PreprocessedStore]
+    settings: Mapping[str, str]
+
+
 def preprocess_dataset(
     description: DatasetDescription,
     cases: Sequence[Case],
     plan: Plan,
-    configuration: str,
-    folder: Path,
+    folders: Mapping[str, Path],
     *,
     jobs: int | None = None,
-) -> int:
+) -> dict[str, int]:
     """Preprocess the cases that are missing or stale; remove what belongs to no case.
+
+    A case is read once for all configurations that want it.
 
     Args:
         description: The dataset.
         cases: Its training cases.
         plan: The plan to follow.
-        configuration: Name of one of its configurations.
-        folder: Where the store is, or will be.
+        folders: Name of a configuration -> where its store is, or will be.
         jobs: Worker processes; None takes what CPUs and memory allow.
 
     Returns:
-        The number of cases that were made.
+        Name of a configuration -> the number of cases that were made.
 
     Raises:
         UserError: naming every case that failed, after all others are done.
     """
-    store = PreprocessedStore(folder)
-    _remove_leftovers(store, [case.id for case in cases])
-    settings = _settings_hash(description, plan, configuration)
-    work = [case for case in cases if not _is_fresh(store, case, settings)]
+    settings = {name: _settings_hash(description, plan, name) for name in folders}
+    stores = {name: PreprocessedStore(folder) for name, folder in folders.items()}
+    for store in stores.values():
+        _remove_leftovers(store, [case.id for case in cases])
+    stale = [
+        tuple(name for name in folders if not _is_fresh(stores[name], case, settings[name]))
+        for case in cases
+    ]
+    work = [(case, names) for case, names in zip(cases, stale, strict=True) if names]
     if work:
-        voxels = max(
-            largest_case(work), math.ceil(math.prod(plan.configuration(configuration).median_shape))
-        )
-        per_voxel = _BYTES_PER_VOXEL + _BYTES_PER_LABEL * (description.labels.seg_channels - 1)
+        task = _Task(description=description, plan=plan, stores=stores, settings=settings)
         map_cases(
-            partial(_preprocess_one, description, plan, configuration, store),
+            partial(_preprocess_one, task),
             work,
-            label=f"preprocess {configuration}",
-            jobs=choose_jobs(jobs, items=len(work), bytes_per_job=per_voxel * voxels),
-            name=lambda case: case.id,
+            label=f"preprocess {', '.join(folders)}",
+            jobs=choose_jobs(jobs, items=len(work), bytes_per_job=_bytes_per_job(task, work)),
+            name=lambda item: item[0].id,
         )
-    return len(work)
+    return {name: sum(name in names for _, names in work) for name in folders}
+
+
+def _bytes_per_job(task: _Task, work: Sequence[tuple[Case, tuple[str, ...]]]) -> int:
+    shapes = [task.plan.configuration(name).median_shape for name in task.stores]
+    planned = max(math.ceil(math.prod(shape)) for shape in shapes)
+    voxels = max(largest_case(case for case, _ in work), planned)
+    return voxels * (
+        _BYTES_PER_VOXEL + _BYTES_PER_LABEL * (task.description.labels.seg_channels - 1)
+    )
 
 
 def open_fresh(
@@ -98,24 +120,17 @@ def open_fresh(
     return store
 
 
-def _preprocess_one(
-    description: DatasetDescription,
-    plan: Plan,
-    configuration: str,
-    store: PreprocessedStore,
-    case: Case,
-) -> None:
+def _preprocess_one(task: _Task, item: tuple[Case, tuple[str, ...]]) -> None:
+    (case, names), schema, reader = item, task.description.labels, task.description.reader
     # Stamped before it is read: a file that changes meanwhile is made again next time.
-    source = Source(
-        settings=_case_settings(_settings_hash(description, plan, configuration), case),
-        stamps=_stamps(case),
-        identity=case_identity(case),
-    )
-    volume = read_image(case.images, description.reader)
-    schema = description.labels
-    labels, ignore = read_annotation(case, schema, description.reader).array, schema.ignore_index
-    made = preprocess_case(volume, labels, plan, configuration, case=case, ignore_index=ignore)
-    store.save(case.id, made, schema=schema, source=source)
+    stamps, identity = _stamps(case), case_identity(case)
+    volume = read_image(case.images, reader)
+    labels, ignore = read_annotation(case, schema, reader).array, schema.ignore_index
+    for name in names:
+        made = preprocess_case(volume, labels, task.plan, name, case=case, ignore_index=ignore)
+        settings = _case_settings(task.settings[name], case)
+        source = Source(settings=settings, stamps=stamps, identity=identity)
+        task.stores[name].save(case.id, made, schema=schema, source=source)
 
 
 def _settings_hash(description: DatasetDescription, plan: Plan, configuration: str) -> str:

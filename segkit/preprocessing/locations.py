@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from segkit.dataset.labels import BACKGROUND, LabelSchema
 from segkit.dataset.structures import PRESENT
+from segkit.types import Shape
 
 ANNOTATED = "annotated"
 """Key of the voxels somebody annotated; only cases with voxels nobody did have it."""
@@ -35,20 +35,18 @@ def find_locations(seg: np.ndarray, schema: LabelSchema) -> Locations:
         are ignored in every channel has ``ANNOTATED`` too: voxels that are neither ignored nor
         invalid in some channel, possibly none. The draw is seeded.
     """
-    boxes = [ndimage.find_objects(channel, max_label=schema.ignore_index) for channel in seg]
     generator = np.random.default_rng(_SEED)
     locations: Locations = {}
-    for key, (channel, indices) in _targets(schema).items():
-        found = [(k, boxes[channel][k - 1]) for k in indices if k > BACKGROUND]
-        present = {k: box for k, box in found if box is not None}
-        if present:
-            box = _union(list(present.values()))
-            mask = np.logical_or.reduce([seg[channel][box] == k for k in present])
-            offset = [axis.start for axis in box]
-            locations[key] = _sample(mask, generator) + np.array(offset, dtype=np.int32)
-    somewhere = all(boxes_of_channel[-1] is not None for boxes_of_channel in boxes)
-    if somewhere and _everywhere(seg, schema.ignore_index).any():
-        locations[ANNOTATED] = _sample(_annotated(seg, schema.ignore_index), generator)
+    for channel, targets in itertools.groupby(_targets(schema).items(), key=lambda t: t[1][0]):
+        voxels = _by_index(seg[channel], schema.ignore_index)
+        for key, (_, indices) in targets:
+            parts = [voxels[k] for k in indices if k > BACKGROUND and len(voxels[k])]
+            if parts:
+                found = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
+                locations[key] = _sample(found, seg.shape[1:], generator)
+    if _everywhere(seg, schema.ignore_index).any():
+        annotated = np.flatnonzero(_annotated(seg, schema.ignore_index))
+        locations[ANNOTATED] = _sample(annotated, seg.shape[1:], generator)
     return locations
 
 
@@ -81,17 +79,18 @@ def _annotated(seg: np.ndarray, ignore: int) -> np.ndarray:
     return functools.reduce(np.logical_or, masks)
 
 
-def _union(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
-    return tuple(
-        slice(min(axis.start for axis in axes), max(axis.stop for axis in axes))
-        for axes in zip(*boxes, strict=True)
-    )
+def _by_index(channel: np.ndarray, highest: int) -> list[np.ndarray]:
+    """Return the flat voxels that hold 0 (none are listed), 1, ..., highest, in scan order."""
+    voxels = np.flatnonzero(channel > BACKGROUND)
+    indices = channel.ravel()[voxels]
+    order = np.argsort(indices, kind="stable")
+    starts = np.searchsorted(indices[order], np.arange(1, highest + 1))
+    return np.split(voxels[order], starts)
 
 
-def _sample(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Draw true voxels without replacement, in scan order; (n, 3) int32."""
-    found = np.flatnonzero(mask)
+def _sample(found: np.ndarray, shape: Shape, generator: np.random.Generator) -> np.ndarray:
+    """Draw flat voxels without replacement, in scan order; (n, 3) int32 coordinates."""
     count = max(min(_MIN_SAMPLES, len(found)), math.ceil(_MIN_SHARE * len(found)))
     if count < len(found):
         found = np.sort(generator.choice(found, count, replace=False, shuffle=False))
-    return np.stack(np.unravel_index(found, mask.shape), axis=1).astype(np.int32)
+    return np.stack(np.unravel_index(found, shape), axis=1).astype(np.int32)

@@ -10,7 +10,7 @@ import numpy as np
 from segkit.dataset.cases import Case
 from segkit.dataset.labels import BACKGROUND, INVALID
 from segkit.dataset.nonzero import bounding_box, box_shape, box_slices, nonzero_mask
-from segkit.dataset.orientation import reorient, reorient_array
+from segkit.dataset.orientation import reorient_grid, reorient_view
 from segkit.errors import UserError
 from segkit.planning.plan import ConfigurationPlan, Plan
 from segkit.preprocessing.normalize import clear_outside, normalize
@@ -145,37 +145,37 @@ def mark_invalid(labels: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where((labels == BACKGROUND) & ~valid, labels.dtype.type(INVALID), labels)
 
 
-def paste_into_stored_grid(
-    cropped: np.ndarray, record: CaseRecord, fill: float = BACKGROUND
-) -> np.ndarray:
-    """Undo crop, transposition and reorientation.
+def cropped_view(stored: np.ndarray, record: CaseRecord) -> np.ndarray:
+    """Look at an array on the input file's grid as preprocessing turns and crops it.
 
     Args:
-        cropped: (Z, Y, X) or (C, Z, Y, X) of shape ``record.shape_after_crop``, planned axes.
+        stored: (Z, Y, X) or (C, Z, Y, X) of shape ``record.shape_stored``.
         record: Of the case.
-        fill: Value outside the crop.
 
     Returns:
-        The array on the input file's grid, of the same type and number of dimensions.
+        A view of shape ``record.shape_after_crop``, in planned axes; what is written into it
+        lands in ``stored``.
     """
-    full = np.full((*cropped.shape[:-3], *record.shape_before_crop), fill, dtype=cropped.dtype)
-    z, y, x = box_slices(record.bbox)
-    full[..., z, y, x] = cropped
-    backward = np.argsort(record.transpose_forward) - 3
-    stored = full.transpose(*range(full.ndim - 3), *(full.ndim + backward))
     if record.orientation is not None:
-        stored = reorient_array(stored, record.orientation, record.geometry.orientation())
-    return np.ascontiguousarray(stored)
+        stored = reorient_view(stored, record.geometry.orientation(), record.orientation)
+    leading = (slice(None),) * (stored.ndim - 3)
+    return _transposed(stored, record.transpose_forward)[leading + box_slices(record.bbox)]
 
 
 def _planned(volume: Volume, array: np.ndarray, plan: Plan) -> tuple[np.ndarray, Spacing]:
-    """Bring an array on the volume's grid to the planned orientation and axis order (a view)."""
-    grid = Volume(array=array, geometry=volume.geometry)
+    """Look at an array on the volume's grid in the planned orientation and axis order."""
+    geometry, order = volume.geometry, plan.transpose_forward
     if plan.orientation is not None:
-        grid = reorient(grid, plan.orientation)
-    order = plan.transpose_forward
-    spacing_mm = tuple(float(grid.geometry.spacing_mm[axis]) for axis in order)
-    return grid.array.transpose(0, *(1 + axis for axis in order)), spacing_mm
+        array = reorient_view(array, geometry.orientation(), plan.orientation)
+        geometry, _ = reorient_grid(geometry, volume.shape, plan.orientation)
+    spacing_mm = tuple(float(geometry.spacing_mm[axis]) for axis in order)
+    return _transposed(array, order), spacing_mm
+
+
+def _transposed(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
+    """Put the last three axes in another order."""
+    leading = array.ndim - 3
+    return array.transpose(*range(leading), *(leading + axis for axis in order))
 
 
 def _target_spacing(spacing_mm: Spacing, configuration: ConfigurationPlan) -> Spacing:

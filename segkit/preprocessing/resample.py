@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from segkit.types import Shape, Spacing
 
@@ -138,6 +137,8 @@ def _matrix(n_in: int, n_out: int, order: int) -> np.ndarray:
     if order == 0:
         matrix = np.eye(n_in)[_nearest(n_in, n_out)]
     else:
+        from scipy import ndimage
+
         zoom = (n_out / n_in, 1)
         matrix = ndimage.zoom(np.eye(n_in), zoom, order=order, mode="nearest", grid_mode=True)
     matrix[np.abs(matrix) < _NEGLIGIBLE] = 0
@@ -149,8 +150,7 @@ def _matrix(n_in: int, n_out: int, order: int) -> np.ndarray:
 def _nearest(n_in: int, n_out: int) -> np.ndarray:
     """Index of the input voxel nearest to the centre of every output voxel."""
     centres = n_in / n_out * (np.arange(n_out) + 0.5) - 0.5
-    index: np.ndarray = ndimage.map_coordinates(np.arange(n_in), [centres], order=0, mode="nearest")
-    return index
+    return np.clip(np.floor(centres + 0.5), 0, n_in - 1).astype(np.intp)
 
 
 def _apply(array: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
@@ -198,6 +198,7 @@ class _Taps(NamedTuple):
 
 
 def _taps(n_in: int, n_out: int, apart: bool) -> _Taps:
+    """Say what linear interpolation mixes along one axis; the nearest voxel alone if ``apart``."""
     nearest = _nearest(n_in, n_out)
     if apart or n_in == n_out:
         share = np.stack([np.ones(n_out), np.zeros(n_out)])

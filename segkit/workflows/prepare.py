@@ -1,11 +1,9 @@
-"""The commands before training: validate, plan, preprocess."""
+"""The commands before training: plan, preprocess."""
 
 from __future__ import annotations
 
 from segkit import options as opt
-from segkit.dataset.mending.dataset import Mending, mend_dataset
 from segkit.dataset.splits import load_or_make_splits
-from segkit.dataset.validation import Report, validate_dataset
 from segkit.planning.fingerprint import fingerprint_hash, update_fingerprint
 from segkit.planning.plan import Plan, save_plan
 from segkit.planning.planner import explain, make_plan
@@ -14,22 +12,10 @@ from segkit.runtime import log
 from segkit.workflows.common import (
     OpenDataset,
     Outcome,
-    as_json,
     as_planned,
     open_dataset,
     open_planned,
 )
-from segkit.workspace import find_dataset
-
-
-def validate(options: opt.Validate) -> Outcome:
-    """Check a dataset; see :class:`segkit.options.Validate`."""
-    folder = find_dataset(options.dataset, options.raw_folders)
-    if options.fix is None:
-        report: Report | Mending = validate_dataset(folder, jobs=options.jobs)
-    else:
-        report = mend_dataset(folder, options.fix, jobs=options.jobs)
-    return Outcome(text=as_json(report.to_json()) if options.json else str(report), ok=report.ok)
 
 
 def plan(options: opt.Plan) -> Outcome:
@@ -73,12 +59,13 @@ def _plan(dataset: OpenDataset, options: opt.Plan) -> Plan:
 
 
 def _preprocess(dataset: OpenDataset, made: Plan, options: opt.Preprocess | opt.Plan) -> str:
-    lines = []
-    for name in options.configurations or tuple(made.configurations):
-        folder = dataset.workspace.preprocessed(options.planner, name)
-        redone = preprocess_dataset(
-            dataset.description, dataset.cases, made, name, folder, jobs=options.jobs
-        )
-        kept = len(dataset.cases) - redone
-        lines.append(f"{name}: {redone} case(s) preprocessed, {kept} unchanged, in {folder}")
-    return "\n".join(lines)
+    names = options.configurations or tuple(made.configurations)
+    folders = {name: dataset.workspace.preprocessed(options.planner, name) for name in names}
+    redone = preprocess_dataset(
+        dataset.description, dataset.cases, made, folders, jobs=options.jobs
+    )
+    cases = len(dataset.cases)
+    return "\n".join(
+        f"{name}: {count} case(s) preprocessed, {cases - count} unchanged, in {folders[name]}"
+        for name, count in redone.items()
+    )

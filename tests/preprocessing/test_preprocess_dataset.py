@@ -7,6 +7,7 @@ import SimpleITK as sitk
 
 from segkit.dataset.cases import training_cases
 from segkit.dataset.description import load_description
+from segkit.dataset.image_io import read_image
 from segkit.errors import UserError
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
 from segkit.preprocessing import dataset
@@ -83,10 +84,9 @@ def write_description(folder, count):
 def run(raw, plan=None, jobs=1):
     description = load_description(raw)
     cases = training_cases(description)
-    folder = raw.parent / "preprocessed"
-    return preprocess_dataset(
-        description, cases, plan or make_plan(), "3d_fullres", folder, jobs=jobs
-    )
+    folders = {"3d_fullres": raw.parent / "preprocessed"}
+    made = preprocess_dataset(description, cases, plan or make_plan(), folders, jobs=jobs)
+    return made["3d_fullres"]
 
 
 def store(raw):
@@ -102,6 +102,23 @@ def test_everything_once_then_nothing(raw, monkeypatch):
     # Untouched files are not even hashed again.
     monkeypatch.setattr(dataset, "case_identity", None)
     assert run(raw) == 0
+
+
+def test_a_case_is_read_once_for_all_configurations(raw, monkeypatch):
+    run(raw)
+    plan, read = make_plan(), []
+    plan.configurations["2d"] = plan.configuration("3d_fullres")
+    folders = {"3d_fullres": raw.parent / "preprocessed", "2d": raw.parent / "planes"}
+    monkeypatch.setattr(
+        dataset, "read_image", lambda images, reader: read.append(images) or read_image(images)
+    )
+    store(raw).remove("two")
+    cases = training_cases(load_description(raw))
+    made = preprocess_dataset(load_description(raw), cases, plan, folders, jobs=1)
+    assert made == {"3d_fullres": 1, "2d": 3}
+    assert len(read) == 3
+    planes = PreprocessedStore(folders["2d"])
+    np.testing.assert_array_equal(planes.image("two"), store(raw).image("two"))
 
 
 def test_workers_give_the_same(raw):
@@ -230,7 +247,9 @@ def test_a_missing_structure_is_told_and_the_other_cases_are_done(raw):
     (raw / "labelsTr" / "two" / "back.nii.gz").unlink()
     folder = raw.parent / "preprocessed"
     with pytest.raises(UserError, match="no file for back") as raised:
-        preprocess_dataset(load_description(raw), cases, make_plan(), "3d_fullres", folder, jobs=1)
+        preprocess_dataset(
+            load_description(raw), cases, make_plan(), {"3d_fullres": folder}, jobs=1
+        )
     assert "two" in str(raised.value)
     assert "unannotated" in str(raised.value)
     assert store(raw).case_ids() == ("one", "three")

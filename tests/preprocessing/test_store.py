@@ -1,4 +1,5 @@
 import dataclasses
+import mmap
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.errors import UserError
 from segkit.preprocessing.pipeline import CaseRecord, PreprocessedCase
-from segkit.preprocessing.store import PreprocessedStore, Source
+from segkit.preprocessing.store import PreprocessedStore, Source, read_soon, row_pages
 from segkit.types import Geometry
 
 SCHEMA = LabelSchema(classes=tuple(LabelClass(name=f"c{i}", value=i) for i in (1, 2)))
@@ -120,3 +121,28 @@ def test_structures_are_stored_in_a_byte_each(tmp_path):
     store.save("a", dataclasses.replace(case, seg=seg), schema=schema)
     assert store.seg("a").dtype == np.int8
     np.testing.assert_array_equal(store.seg("a"), seg)
+
+
+def test_row_pages_hold_every_row_of_the_box_and_little_else(tmp_path):
+    path = tmp_path / "a.npy"
+    array = np.arange(2 * 7 * 300 * 20, dtype=np.float32).reshape(2, 7, 300, 20)
+    np.save(path, array)
+    mapped = np.load(path, mmap_mode="r")
+    box = (slice(2, 5), slice(100, 160), slice(3, 9))
+    found = np.zeros(path.stat().st_size, dtype=bool)
+    for start, stop in row_pages(mapped, box):
+        assert start % mmap.PAGESIZE == 0
+        found[start:stop] = True
+    wanted = np.zeros(array.shape, dtype=bool)
+    wanted[:, 2:5, 100:160] = True
+    bytes_of_voxels = found[mapped.offset :].reshape(*array.shape, 4).all(axis=-1)
+    assert bytes_of_voxels[wanted].all()
+    assert found.sum() <= wanted.sum() * 4 + 6 * mmap.PAGESIZE
+
+
+def test_read_soon_takes_any_array(tmp_path):
+    path, box = tmp_path / "a.npy", (slice(0, 2), slice(1, 2), slice(0, 3))
+    np.save(path, np.ones((1, 2, 3, 4), dtype=np.int8))
+    for array in (np.load(path, mmap_mode="r"), np.load(path, mmap_mode="r")[:, 1:], np.load(path)):
+        read_soon(array, box)
+        assert (array == 1).all()
