@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+
+from segkit.networks.norm import channels_last_norm, is_channels_last_on_cpu
 
 Axes = tuple[int, ...]
 
@@ -19,7 +22,10 @@ LEAKY_SLOPE = 0.01
 _CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED_CONV: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+_INSTANCE_NORM: dict[int, type[nn.InstanceNorm2d | nn.InstanceNorm3d]] = {
+    2: nn.InstanceNorm2d,
+    3: nn.InstanceNorm3d,
+}
 _AVERAGE_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
@@ -60,13 +66,18 @@ class ConvUnit(nn.Module):
         super().__init__()
         self.conv = convolution(channels_in, channels_out, kernel=kernel, stride=stride, bias=bias)
         self.norm = _INSTANCE_NORM[len(kernel)](channels_out, eps=1e-5, affine=True)
-        # In place is safe: instance norm keeps its input, not its output, for the gradient.
-        self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True) if activate else nn.Identity()
+        self.slope = LEAKY_SLOPE if activate else 1.0
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, channels_in, *S) to (B, channels_out, *S / stride)."""
-        result: torch.Tensor = self.activation(self.norm(self.conv(features)))
-        return result
+        features = self.conv(features)
+        if is_channels_last_on_cpu(features):
+            norm = self.norm
+            return channels_last_norm(
+                features, norm.weight, norm.bias, eps=norm.eps, slope=self.slope
+            )
+        # In place is safe: instance norm keeps its input, not its output, for the gradient.
+        return F.leaky_relu_(self.norm(features), self.slope)
 
 
 class PlainStage(nn.Module):

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from segkit.training.online_metrics import (
 from segkit.training.optim import Stepper, poly_learning_rate
 from segkit.training.patches import PatchLoader, read_ahead
 
+Batch = tuple[Tensor, Tensor]
+"""Image (B, C, *S) float32 and segmentation (B, 1 or S, *S), on the device."""
 Augment = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
@@ -169,7 +172,7 @@ def _train_epoch(run: TrainingRun, check_interrupts: Callable[[], None]) -> floa
     parts.network.train()
     parts.train_loader.iteration = state.iteration
     count = run.recipe.schedule.iterations_per_epoch - len(state.epoch_losses)
-    batches = read_ahead(parts.train_loader.generate_train_batch, count)
+    batches = read_ahead(partial(load_batch, parts.train_loader, parts.device), count)
     losses: list[Tensor] = []
     waited, last = 0.0, time.monotonic()
     try:
@@ -191,16 +194,16 @@ def _train_epoch(run: TrainingRun, check_interrupts: Callable[[], None]) -> floa
     return waited
 
 
-def train_step(parts: TrainingParts, batch: dict[str, Any], iteration: int) -> Tensor:
+def train_step(parts: TrainingParts, batch: Batch, iteration: int) -> Tensor:
     """Augment a batch, run the network and update the weights; returns the loss.
 
-    What is random depends on the loader's seed and the iteration alone.
+    What is random depends on the loader's seed and the iteration alone. Nothing waits for the
+    device.
     """
-    image, seg = _to_device(batch, parts.device)
+    image, seg = batch
     seed = [*parts.train_loader.settings.seed, iteration]
     image, seg = parts.augment(image, seg, _generator(seed))
-    with parts.precision.autocast():
-        outputs = parts.network(image)
+    outputs = parts.precision.forward(parts.network, image)
     loss = parts.loss(outputs, seg)
     parts.stepper.step(loss)
     return loss.detach()
@@ -226,15 +229,13 @@ def _validate(run: TrainingRun, check_interrupts: Callable[[], None]) -> _Valida
     count = len(loader.rounds.batches)
     loader.iteration = state.epoch * count
     names = parts.schema.target_names
-    counts = torch.zeros((3, len(names)), dtype=torch.float64)
+    counts = torch.zeros((3, len(names)), dtype=torch.int64, device=parts.device)
     losses: list[Tensor] = []
-    for batch in read_ahead(loader.generate_train_batch, count):
+    for image, seg in read_ahead(partial(load_batch, loader, parts.device), count):
         check_interrupts()
         if losses and clock.out_of_time(keep=0.4 * clock.reserve_seconds):
             break
-        image, seg = _to_device(batch, parts.device)
-        with parts.precision.autocast():
-            logits = parts.network(image)
+        logits = parts.precision.forward(parts.network, image)
         losses.append(parts.loss(logits, seg))
         counts += overlap_counts(logits, as_trained(seg, parts.invalid_voxels), parts.schema)
     loss = float(torch.stack(losses).mean()) if losses else math.nan
@@ -279,8 +280,10 @@ def _close_epoch(
     )
 
 
-def _to_device(batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
-    image, seg = torch.from_numpy(batch["image"]), torch.from_numpy(batch["seg"])
+def load_batch(loader: PatchLoader, device: torch.device) -> Batch:
+    """Draw the next patches and send them to the device, without waiting for them to arrive."""
+    drawn = loader.generate_train_batch()
+    image, seg = torch.from_numpy(drawn["image"]), torch.from_numpy(drawn["seg"])
     if device.type == "cuda":
         image, seg = image.pin_memory(), seg.pin_memory()
     return image.to(device, non_blocking=True), seg.to(device, non_blocking=True)

@@ -129,9 +129,12 @@ def deep_supervision_weights(outputs: int) -> list[float]:
 
 def resize_segmentation(seg: Tensor, shape: Sequence[int]) -> Tensor:
     """Bring (B, C, *S) to another grid by picking the nearest voxel (no label is invented)."""
-    if tuple(seg.shape[2:]) == tuple(shape):
-        return seg
-    return F.interpolate(seg.float(), size=tuple(shape), mode="nearest-exact").to(seg.dtype)
+    for axis, new in enumerate(shape, start=2):
+        old = seg.shape[axis]
+        if old != new:
+            centres = 2 * torch.arange(new, device=seg.device) + 1
+            seg = seg.index_select(axis, centres * old // (2 * new))
+    return seg
 
 
 def make_target(seg: Tensor, schema: LabelSchema) -> Target:

@@ -21,7 +21,7 @@ def overlap_counts(logits: Tensor, seg: Tensor, schema: LabelSchema) -> Tensor:
         schema: Says what the channels are.
 
     Returns:
-        (3, T) float64 counts, on the CPU, of the T targets: regions, structures, or
+        (3, T) integers, on the device of the logits, of the T targets: regions, structures, or
         foreground classes.
     """
     target = make_target(seg, schema)
@@ -33,7 +33,7 @@ def overlap_counts(logits: Tensor, seg: Tensor, schema: LabelSchema) -> Tensor:
         reference = target.channels[:, 1:]
     axes = (0, *range(2, logits.ndim))
     counts = [(predicted * reference).sum(axes), predicted.sum(axes), reference.sum(axes)]
-    both, found, there = torch.stack(counts).cpu().double()
+    both, found, there = torch.stack(counts).long()
     return torch.stack([both, found - both, there - both])
 
 

@@ -16,7 +16,7 @@ import torch
 
 from segkit.config import OptimizerConfig
 from segkit.runtime import log
-from segkit.training.loop import train_step
+from segkit.training.loop import load_batch, train_step
 from segkit.training.patches import PatchSource
 from segkit.training.setup import TrainingTask, build_parts
 
@@ -54,7 +54,8 @@ def seconds_per_sample(task: TrainingTask, source: PatchSource, device: torch.de
     begun = 0.0
     for iteration in range(2):
         begun = time.monotonic()
-        float(train_step(parts, parts.train_loader.generate_train_batch(), iteration))
+        batch = load_batch(parts.train_loader, device)
+        float(train_step(parts, batch, iteration))
     return (time.monotonic() - begun) / SMALLEST_BATCH
 
 

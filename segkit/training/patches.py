@@ -18,6 +18,7 @@ from batchgenerators.dataloading.data_loader import SlimDataLoaderBase
 
 from segkit.dataset.labels import INVALID
 from segkit.preprocessing.locations import Locations
+from segkit.preprocessing.store import read_soon
 from segkit.training.sampling import (
     FREE,
     Rounds,
@@ -90,6 +91,7 @@ def cut(array: np.ndarray, lower: Iterable[int], size: Sequence[int], fill: floa
             return result
         source.append(slice(first, last))
         goal.append(slice(first - start, last - start))
+    read_soon(array, source[1:])
     result[tuple(goal)] = array[tuple(source)]
     return result
 

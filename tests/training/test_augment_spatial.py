@@ -116,14 +116,32 @@ def test_an_axis_of_one_voxel():
     assert (labels == 1).all()
 
 
-def test_chunks_make_no_difference(monkeypatch):
-    image, seg = torch.randn(1, 12, 12, 12), blocks((12, 12, 12), [0, 1, 2])[None]
-    mapping = affine_map(torch.tensor([0.3, 0.1, 0.2]), 1.1, (12, 12, 12), (10, 8, 9))
-    whole = sample_affine(image, seg, mapping, (10, 8, 9))
-    monkeypatch.setattr(sampling, "CPU_CHUNK", 150)
-    parts = sample_affine(image, seg, mapping, (10, 8, 9))
-    assert torch.equal(whole[0], parts[0])
+@pytest.mark.parametrize(("size", "patch"), [((12, 12, 12), (10, 8, 9)), ((30, 25), (28, 25))])
+def test_blocks_make_no_difference(size, patch, monkeypatch):
+    image, seg = torch.randn(1, *size), blocks(size, [0, 1, 2])[None]
+    angles = torch.tensor([0.3, 0.1, 0.2] if len(size) == 3 else [0.7])
+    mapping = affine_map(angles, 1.1, size, patch)
+    whole = sample_affine(image, seg, mapping, patch)
+    monkeypatch.setattr(sampling, "CPU_BLOCK", 150)
+    parts = sample_affine(image, seg, mapping, patch)
+    torch.testing.assert_close(whole[0], parts[0])
     assert torch.equal(whole[1], parts[1])
+
+
+def test_votes_of_two_labels_equal_those_of_many():
+    """The quick vote, and the one that takes all labels in turn, of random cells."""
+    rng = torch.Generator().manual_seed(0)
+    candidates = torch.randint(-1, 4, (8, 500), generator=rng).float()
+    candidates[:, :200] = candidates[:, :200].clamp(1, 2)
+    fractions = [torch.rand(500, generator=rng) for _ in range(3)]
+    first = torch.zeros(500, dtype=torch.int32)
+    cells = sampling.Cells(first=first, fractions=fractions, strides=[4, 2, 1], inside=None)
+    weights = cells.weights()
+    for i, winner in enumerate(sampling._heaviest_of_two(candidates.clone(), cells).tolist()):
+        shares = [float(weights[candidates[:, i] == label, i].sum()) for label in range(-1, 4)]
+        assert shares[int(winner) + 1] == pytest.approx(max(shares), abs=1e-5)
+    expected = sampling._heaviest_of_two(candidates, cells)
+    assert torch.equal(sampling._heaviest(candidates.clone(), weights), expected)
 
 
 def test_equal_weights_go_to_the_lowest_label():

@@ -3,14 +3,16 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from segkit.config import LossConfig, Recipe, SamplingConfig
+from segkit.config import LossConfig, OptimizerConfig, Recipe, SamplingConfig
 from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
+from segkit.training.loop import load_batch, train_step
 from segkit.training.setup import TrainingTask, build_parts, shrink_patch
 
 STATISTICS = IntensityStatistics(
@@ -192,3 +194,38 @@ def test_invalid_voxels_are_trained_where_they_are_predicted(forced, given, expe
     changed = replace(task(), plan=plan, recipe=Recipe(loss=LossConfig(invalid_voxels=given)))
     parts = build_parts(changed, None, torch.device("cpu"))
     assert parts.invalid_voxels == parts.loss.config.invalid_voxels == expected
+
+
+class Balls:
+    """Cases with a bright ball, class 1, somewhere in noise."""
+
+    def _ball(self, case_id):
+        centre = np.random.default_rng(ord(case_id)).integers(6, 18, (3, 1, 1, 1))
+        return ((np.indices((24, 24, 24)) - centre) ** 2).sum(0, keepdims=True) < 30
+
+    def image(self, case_id):
+        noise = np.random.default_rng(1).standard_normal((1, 24, 24, 24))
+        return (self._ball(case_id) + 0.5 * noise).astype(np.float32)
+
+    def seg(self, case_id):
+        return self._ball(case_id).astype(np.int16)
+
+    def locations(self, case_id):
+        return {1: np.argwhere(self._ball(case_id)[0])}
+
+
+def losses_of_a_short_training(precision):
+    recipe = Recipe(precision=precision, optimizer=OptimizerConfig(momentum=0.9))
+    wide = replace(CONFIGURATION.network, features_per_stage=(8, 16, 16))
+    plan = replace(PLAN, configurations={"3d_fullres": replace(CONFIGURATION, network=wide)})
+    device = torch.device("cpu")
+    parts = build_parts(replace(task(), plan=plan, recipe=recipe), Balls(), device)
+    batches = (load_batch(parts.train_loader, device) for _ in range(60))
+    return [float(train_step(parts, batch, step)) for step, batch in enumerate(batches)]
+
+
+def test_a_short_training_in_bf16_ends_where_one_in_fp32_ends():
+    exact, rounded = map(losses_of_a_short_training, ("fp32", "bf16"))
+    last, last_rounded = np.mean(exact[-20:]), np.mean(rounded[-20:])
+    assert last < 0.6 * exact[0]
+    assert last_rounded == pytest.approx(last, abs=0.02)
