@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from segkit.errors import UserError
 
@@ -49,17 +49,26 @@ def progress(
     if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         from tqdm import tqdm
 
-        yield from tqdm(items, desc=label, total=total, leave=closing_line, dynamic_ncols=True)
+        # A bar that will be wiped is not worth showing for what is over at once.
+        brief: dict[str, Any] = {} if closing_line else {"leave": False, "delay": 1}
+        yield from tqdm(items, desc=label, total=total, dynamic_ncols=True, **brief)
         return
-    count, told = 0, time.monotonic()
+    count, begun = 0, time.monotonic()
+    told = begun
     for item in items:
         yield item
         count += 1
         if time.monotonic() - told > SECONDS_BETWEEN_LINES:
-            log.info("%s: %d of %s", label, count, "?" if total is None else total)
             told = time.monotonic()
+            log.info("%s: %s", label, _so_far(count, total, told - begun))
     if closing_line:
         log.info("%s: %d of %d", label, count, count if total is None else total)
+
+
+def _so_far(count: int, total: int | None, seconds: float) -> str:
+    if total is None:
+        return f"{count} of ?"
+    return f"{count} of {total}, {seconds / count * (total - count):.0f} s left"
 
 
 def resolve_device(name: str) -> torch.device:

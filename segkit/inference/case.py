@@ -1,23 +1,34 @@
-"""One case: image files in, label map file out."""
+"""One case: image files in, label map file out, in three stages that may overlap."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from segkit.dataset.cases import Case
 from segkit.dataset.image_io import read_image
 from segkit.dataset.label_files import write_label_map
+from segkit.inference.engines import Forward
 from segkit.inference.export import logits_to_segmentation, probabilities, save_probabilities
 from segkit.inference.model import Model
 from segkit.inference.predictor import PredictionSettings, predict_logits
-from segkit.preprocessing.pipeline import preprocess_case
+from segkit.preprocessing.pipeline import (
+    CaseRecord,
+    PreprocessedCase,
+    cropped_view,
+    preprocess_case,
+)
+from segkit.preprocessing.resample import apply_matrices, axis_matrices, separate_axis
+from segkit.runtime import available_memory
 from segkit.types import Volume
+
+LINEAR = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,37 +36,96 @@ class CasePredictor:
     """A model with its networks in memory, ready for any number of cases."""
 
     model: Model
-    networks: Sequence[nn.Module]
+    forwards: Sequence[Forward]
+    """Of the network of every fold."""
     settings: PredictionSettings
     device: torch.device
 
-    def predict_files(self, case: Case, output: Path, *, keep_probabilities: bool = False) -> None:
-        """Read, predict and write one case, on the grid of its image.
+    def read(self, case: Case) -> PreprocessedCase:
+        """Read and preprocess the image of a case.
+
+        Raises:
+            UserError: unreadable files, or channels that do not fit the model.
+        """
+        volume = read_image(case.images, self.model.description.reader)
+        configuration = self.model.settings.configuration
+        return preprocess_case(volume, None, self.model.plan, configuration, case=case)
+
+    def needs_all_memory(self, prepared: PreprocessedCase) -> bool:
+        """Whether the logits of a case are large beside the memory that is free."""
+        outputs = self.model.description.labels.num_outputs
+        needed = outputs * math.prod(prepared.image.shape[1:]) * torch.float32.itemsize
+        return 2 * needed > _free_memory(self.device)
+
+    def logits(self, prepared: PreprocessedCase) -> Tensor:
+        """Predict a preprocessed case; returns (out, Z, Y, X) float32.
+
+        Where the plan makes invalid voxels background, tiles of only such voxels stay zero.
+        """
+        invalid = self._invalid(prepared)
+        return predict_logits(
+            self.forwards,
+            prepared.image,
+            self.model.settings.patch_size,
+            self.settings,
+            self.device,
+            None if invalid is None else invalid_when_resampled(invalid, prepared.record),
+        )
+
+    def write(
+        self,
+        prepared: PreprocessedCase,
+        logits: Tensor,
+        output: Path,
+        *,
+        keep_probabilities: bool = False,
+    ) -> None:
+        """Write the label map of a case, on the grid of its image.
 
         Args:
-            case: Image files, one a channel.
+            prepared: The case.
+            logits: Of :meth:`logits`.
             output: Label file or folder to write, as ``label_files.label_path`` names it.
             keep_probabilities: Also write ``CASE.npz`` beside it.
 
         Raises:
-            UserError: unreadable files, channels that do not fit the model, or the place cannot be
-                written.
+            UserError: the place cannot be written.
         """
-        volume = read_image(case.images, self.model.description.reader)
-        plan, configuration = self.model.plan, self.model.settings.configuration
-        prepared = preprocess_case(volume, None, plan, configuration, case=case)
-        logits = self.logits(prepared.image)
-        schema = self.model.description.labels
-        invalid = prepared.invalid_zyx if plan.force_invalid_to_background else None
+        record, schema = prepared.record, self.model.description.labels
+        invalid = self._invalid(prepared)
         if keep_probabilities:
-            shares = probabilities(logits, prepared.record, schema, invalid)
-            save_probabilities(output.with_name(f"{case.id}.npz"), shares)
-        indices = logits_to_segmentation(logits, prepared.record, schema, invalid)
-        labels = Volume(array=indices, geometry=volume.geometry)
+            shares = probabilities(logits, record, schema, invalid)
+            save_probabilities(output.with_name(f"{record.case}.npz"), shares)
+        indices = logits_to_segmentation(logits, record, schema, invalid)
+        labels = Volume(array=indices, geometry=record.geometry)
         layout, ending = self.model.settings.label_layout, self.model.description.label_ending
         write_label_map(output, labels, schema, layout, ending)
 
-    def logits(self, image: np.ndarray) -> torch.Tensor:
-        """Predict a preprocessed image (C, Z, Y, X); returns (out, Z, Y, X) float32."""
-        patch_size = self.model.settings.patch_size
-        return predict_logits(self.networks, image, patch_size, self.settings, self.device)
+    def _invalid(self, prepared: PreprocessedCase) -> np.ndarray | None:
+        forced = self.model.plan.force_invalid_to_background
+        return prepared.invalid_zyx if forced else None
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type != "cuda":
+        return available_memory()
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def invalid_when_resampled(invalid_stored: np.ndarray, record: CaseRecord) -> np.ndarray:
+    """Return the voxels of the network's grid that no valid voxel of the file is made from.
+
+    Args:
+        invalid_stored: (Z, Y, X) bool on the input file's grid.
+        record: What preprocessing did to the case.
+
+    Returns:
+        (Z, Y, X) bool of shape ``record.shape_resampled``. Whatever the logits are there, linear
+        interpolation back to the file's grid does not bring them to a valid voxel.
+    """
+    valid = ~cropped_view(invalid_stored, record)
+    apart = separate_axis(record.spacing_resampled_mm, record.spacing_mm)
+    back = axis_matrices(record.shape_resampled, record.shape_after_crop, LINEAR, apart)
+    reached = apply_matrices(valid, tuple(None if m is None else m.T for m in back))
+    return reached == 0

@@ -1,4 +1,8 @@
-"""From logits on the network's grid back to label maps on the input file's grid."""
+"""From logits on the network's grid back to label maps on the input file's grid.
+
+All of it happens slab by slab, a few output planes of all channels at a time, on the device where
+the logits are: memory does not grow with the number of classes, and a slab stays in the cache.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from segkit.dataset.labels import BACKGROUND, LabelSchema
 from segkit.files import atomic_write
-from segkit.preprocessing.pipeline import CaseRecord, paste_into_stored_grid
-from segkit.preprocessing.resample import apply_matrices, axis_matrices, separate_axis
+from segkit.preprocessing.pipeline import CaseRecord, cropped_view
+from segkit.preprocessing.resample import axis_matrices, separate_axis
 
 LINEAR = 1
+_SLAB_VOXELS = {"cpu": 1 << 18}
+_SLAB_VOXELS_ELSEWHERE = 1 << 23
+"""Output voxels of a slab: what fits a cache, or what fills a GPU."""
 
 
+@torch.inference_mode()
 def logits_to_segmentation(
     logits: np.ndarray | Tensor,
     record: CaseRecord,
@@ -24,13 +34,12 @@ def logits_to_segmentation(
 ) -> np.ndarray:
     """Undo resampling, crop, transposition and orientation; decide every voxel.
 
-    Logits are resampled (linearly) one channel at a time, so that memory does not grow with the
-    number of classes. Classes: the largest logit wins, the first of several equal ones. Regions:
-    painted in declaration order where the probability is above 0.5, later over earlier.
-    Structures: each for itself, present where its probability is above 0.5.
+    Classes: the largest logit wins, the first of several equal ones. Regions: painted in
+    declaration order where the probability is above 0.5, later over earlier. Structures: each for
+    itself, present where its probability is above 0.5.
 
     Args:
-        logits: (out, Z, Y, X) on the preprocessed grid, in planned axis order.
+        logits: (out, Z, Y, X) on the preprocessed grid, in planned axis order; any device.
         record: What preprocessing did to the case.
         schema: What the channels stand for.
         invalid_stored: (Z, Y, X) bool in the stored grid, voxels that become background; None
@@ -41,12 +50,16 @@ def logits_to_segmentation(
         structures; background outside the crop.
     """
     assert len(logits) == schema.num_outputs, (len(logits), schema.num_outputs)
-    indices = paste_into_stored_grid(_decide(_resampled(logits, record), schema), record)
+    dtype = np.int8 if schema.overlapping else np.int16
+    indices = np.full((schema.seg_channels, *record.shape_stored), BACKGROUND, dtype=dtype)
+    for target, channels in _slabs(torch.as_tensor(logits), indices, record):
+        target[...] = _decide(channels, schema).numpy(force=True)
     if invalid_stored is not None:
         indices[:, invalid_stored] = BACKGROUND
     return indices
 
 
+@torch.inference_mode()
 def probabilities(
     logits: np.ndarray | Tensor,
     record: CaseRecord,
@@ -56,7 +69,7 @@ def probabilities(
     """Return softmax (classes) or sigmoid (regions, structures) of the resampled logits.
 
     Args:
-        logits: (out, Z, Y, X) on the preprocessed grid, in planned axis order.
+        logits: (out, Z, Y, X) on the preprocessed grid, in planned axis order; any device.
         record: What preprocessing did to the case.
         schema: What the channels stand for.
         invalid_stored: (Z, Y, X) bool in the stored grid, voxels that become background.
@@ -65,16 +78,16 @@ def probabilities(
         (out, Z, Y, X) float32 in the stored grid. Outside the crop and on invalid voxels
         background is certain: channel 0 is 1 for classes, all channels are 0 for sigmoids.
     """
-    resampled = np.stack(list(_resampled(logits, record)))
-    inside = _sigmoid(resampled) if schema.sigmoid else _softmax(resampled)
-    certain = [0.0] * len(inside)
-    if not schema.sigmoid:
-        certain[BACKGROUND] = 1.0
-    result = np.empty((len(inside), *record.shape_stored), dtype=np.float32)
-    for channel, target, outside in zip(inside, result, certain, strict=True):
-        target[...] = paste_into_stored_grid(channel, record, outside)
-        if invalid_stored is not None:
-            target[invalid_stored] = outside
+    certain = 0.0 if schema.sigmoid else 1.0
+    result = np.zeros((len(logits), *record.shape_stored), dtype=np.float32)
+    result[BACKGROUND] = certain
+    for target, channels in _slabs(torch.as_tensor(logits), result, record):
+        slab = torch.stack(list(channels))
+        shares = slab.sigmoid_() if schema.sigmoid else slab.softmax(dim=0)
+        target[...] = shares.numpy(force=True)
+    if invalid_stored is not None:
+        result[:, invalid_stored] = 0
+        result[BACKGROUND, invalid_stored] = certain
     return result
 
 
@@ -84,51 +97,80 @@ def save_probabilities(path: Path, probabilities: np.ndarray) -> None:
         np.savez_compressed(stream, probabilities=probabilities.astype(np.float32, copy=False))
 
 
-def _resampled(logits: np.ndarray | Tensor, record: CaseRecord) -> Iterator[np.ndarray]:
-    """Bring one channel after the other to the grid before resampling, float32 (Z, Y, X)."""
+def _slabs(
+    logits: Tensor, stored: np.ndarray, record: CaseRecord
+) -> Iterator[tuple[np.ndarray, Iterator[Tensor]]]:
+    """Cut the crop into slabs: where each belongs in ``stored``, and its channels' logits.
+
+    The target is a view (C, n, Y, X); the channels come one after the other, (n, Y, X) float32,
+    resampled linearly to the grid before preprocessing. Slabs run along the axis that takes the
+    nearest neighbour, if there is one, so that both others are interpolated linearly.
+    """
     apart = separate_axis(record.spacing_resampled_mm, record.spacing_mm)
+    front = apart or 0
     shape = tuple(logits.shape[1:])
     assert shape == tuple(record.shape_resampled), (shape, record.shape_resampled)
-    matrices = axis_matrices(shape, record.shape_after_crop, LINEAR, apart)
-    for channel in logits:
-        array = channel.float().cpu().numpy() if isinstance(channel, Tensor) else channel
-        yield apply_matrices(array, matrices)
+    matrix = axis_matrices(shape, record.shape_after_crop, LINEAR, apart)[front]
+    logits = logits.movedim(1 + front, 1)
+    targets = np.moveaxis(cropped_view(stored, record), 1 + front, 1)
+    _, depth, *plane = targets.shape
+    voxels = _SLAB_VOXELS.get(logits.device.type, _SLAB_VOXELS_ELSEWHERE)
+    step = max(1, voxels // max(1, plane[0] * plane[1]))
+    for start in range(0, depth, step):
+        planes = slice(start, start + step)
+        used, mix = (planes, None) if matrix is None else _band(matrix[planes], logits.device)
+        yield targets[:, planes], (_interpolate(each[used], mix, plane) for each in logits)
 
 
-def _decide(channels: Iterator[np.ndarray], schema: LabelSchema) -> np.ndarray:
-    """Turn the logits of all channels, one after the other, into (1 or S, Z, Y, X) indices."""
+def _band(rows: np.ndarray, device: torch.device) -> tuple[slice, Tensor]:
+    """Return the input planes that rows of a matrix use, and these columns of the rows."""
+    used = np.flatnonzero(rows.any(axis=0))
+    columns = slice(int(used[0]), int(used[-1]) + 1)
+    return columns, torch.tensor(rows[:, columns], device=device)
+
+
+def _interpolate(planes: Tensor, mix: Tensor | None, shape: list[int]) -> Tensor:
+    """Mix planes, then interpolate inside them; a new (n, *shape) float32 tensor."""
+    if mix is None:
+        planes = planes.to(torch.float32, copy=True)
+    else:
+        planes = (mix @ planes.float().flatten(1)).unflatten(1, planes.shape[1:])
+    if list(planes.shape[1:]) == shape:
+        return planes
+    # Pixels are aligned by their edges, as everywhere here.
+    return functional.interpolate(planes[None], size=shape, mode="bilinear")[0]
+
+
+def _decide(channels: Iterator[Tensor], schema: LabelSchema) -> Tensor:
+    """Turn the logits of all channels, one after the other, into (1 or S, n, Y, X) indices.
+
+    Comparisons are in place: they give 0.0 or 1.0, several times as fast as they give booleans.
+    """
     if schema.overlapping:
-        return np.stack([(channel > 0).astype(np.int8) for channel in channels])
-    return (_paint(channels, schema) if schema.has_regions else _running_maximum(channels))[None]
+        return torch.stack([channel.gt_(0).to(torch.int8) for channel in channels])
+    found = _paint(channels, schema) if schema.has_regions else _largest(channels)
+    return found[None].to(torch.int16)
 
 
-def _running_maximum(channels: Iterator[np.ndarray]) -> np.ndarray:
-    """Return the argmax over channels without holding them all, int16."""
-    best = np.array(next(channels))
-    winner = np.full(best.shape, BACKGROUND, dtype=np.int16)
+def _largest(channels: Iterator[Tensor]) -> Tensor:
+    """Return the argmax over channels without holding them all, the first of equal ones."""
+    best = next(channels)
+    winner = torch.full_like(best, BACKGROUND)
     for index, channel in enumerate(channels, start=1):
-        larger = channel > best
-        winner[larger] = index
-        np.copyto(best, channel, where=larger)
+        higher = torch.maximum(best, channel)
+        # Indices ascend, so that of two winners the later one is the larger one.
+        torch.maximum(winner, best.lt_(higher).mul_(index), out=winner)
+        best = higher
     return winner
 
 
-def _paint(channels: Iterator[np.ndarray], schema: LabelSchema) -> np.ndarray:
-    """Paint every region's class index where its logit is above 0, int16."""
-    painted: np.ndarray | None = None
+def _paint(channels: Iterator[Tensor], schema: LabelSchema) -> Tensor:
+    """Paint every region's class index where its logit is above 0."""
+    painted: Tensor | None = None
     for index, channel in zip(schema.paint_indices, channels, strict=True):
         if painted is None:
-            painted = np.full(channel.shape, BACKGROUND, dtype=np.int16)
-        painted[channel > 0] = index
+            painted = torch.full_like(channel, BACKGROUND)
+        inside = channel.gt_(0)
+        painted.mul_(1 - inside).add_(inside, alpha=int(index))
     assert painted is not None
     return painted
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max(axis=0))
-    return exponentials / exponentials.sum(axis=0)
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    # tanh does not overflow where exp(-logit) would.
-    return 0.5 + 0.5 * np.tanh(0.5 * logits)

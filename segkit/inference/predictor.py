@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from segkit.errors import UserError
+from segkit.inference.engines import Forward
 from segkit.inference.tiling import Tile, make_tiles, symmetric_padding
-from segkit.precision import Precision, PrecisionName, choose_precision
-from segkit.runtime import log
+from segkit.precision import PrecisionName
+from segkit.runtime import log, progress
 from segkit.types import Shape
+
+BATCH_VOXELS = {"cpu": 2**17, "cuda": 2**23}
+"""Voxels of patches that go through a network together: what fills the device, and hardly more."""
+
+Flip = tuple[int, ...]
+"""Axes of (C, Z, Y, X) that are mirrored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,15 +35,18 @@ class PredictionSettings:
     """Largest distance between neighbouring tiles as a share of the patch, in (0, 1]."""
     mirror_axes: tuple[int, ...] = ()
     """Axes of the patch over whose flips (all combinations) logits are averaged."""
-    batch_size: int = 4
-    """Forward passes (tiles and their flips) that go through the network together."""
+    batch_size: int | None = None
+    """Forward passes (tiles and their flips) that go through the network together; None: as many
+    as ``BATCH_VOXELS`` allows, at least one."""
     precision: PrecisionName = "fp32"
+    """Of the networks, when an engine is started for them."""
+    engine: str = "torch"
 
     def __post_init__(self) -> None:
         if not 0 < self.step <= 1:
             fix = "0.5 is usual; 1 is faster and a little less accurate"
             raise UserError(f"the step must lie in (0, 1], got {self.step}", fix=fix)
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise UserError(
                 f"the batch size must be at least 1, got {self.batch_size}", fix="use 1 or more"
             )
@@ -43,7 +54,7 @@ class PredictionSettings:
 
 @torch.inference_mode()
 def predict_logits(
-    networks: Sequence[nn.Module],
+    forwards: Sequence[Forward],
     image: np.ndarray | Tensor,
     patch_size: Shape,
     settings: PredictionSettings,
@@ -56,14 +67,13 @@ def predict_logits(
     (folds). A 2D network (patch with two axes) goes slice by slice along the first axis.
 
     Args:
-        networks: One or more, in evaluation mode and on ``device``; each turns
-            (B, C, *patch) into (B, out, *patch).
+        forwards: Of one network or more; each turns (B, C, *patch) into (B, out, *patch).
         image: Preprocessed (C, Z, Y, X). Smaller than the patch: zeros are put around it for the
             time of the prediction.
         patch_size: Two or three axes.
-        settings: Step, flips, batch and precision.
-        device: Where the networks run. If the image and its logits do not fit there besides them,
-            they stay in main memory, which is slower and logged.
+        settings: Step, flips and batch.
+        device: Where logits are added up. If the image and its logits do not fit there besides
+            the networks, they stay in main memory, which is slower and logged.
         invalid: (Z, Y, X) bool on the grid of ``image``; tiles that are wholly invalid are not
             predicted and count as zeros. Of an image without any valid voxel one tile is
             predicted.
@@ -74,8 +84,8 @@ def predict_logits(
     Raises:
         UserError: the device is too small for the batch, or logits are NaN or infinite.
     """
-    assert networks, "no network to predict with"
-    assert not any(network.training for network in networks), "networks must be in eval mode"
+    assert forwards, "no network to predict with"
+    device = torch.device(device)
     patch = (1,) * (3 - len(patch_size)) + tuple(patch_size)
     padding = symmetric_padding(tuple(image.shape[1:]), patch)
     padded = _pad(torch.as_tensor(_writable(image), dtype=torch.float32), padding, 0.0)
@@ -87,18 +97,18 @@ def predict_logits(
         _slide,
         tiles=tiles,
         flips=_flips(settings.mirror_axes, len(patch_size)),
-        batch_size=settings.batch_size,
-        forward=functools.partial(
-            _forward,
-            networks,
-            device=torch.device(device),
-            precision=choose_precision(settings.precision, torch.device(device)),
-            flat=len(patch_size) == 2,
-        ),
+        batch_size=settings.batch_size or default_batch_size(patch, device),
+        forward=functools.partial(_forward, forwards, flat=len(patch_size) == 2),
     )
-    logits = _with_fallback(slide, padded, torch.device(device))
+    logits = _with_fallback(slide, padded, device)
     inner = [slice(b, n - a) for (b, a), n in zip(padding, padded.shape[1:], strict=True)]
     return logits[(slice(None), *inner)]
+
+
+def default_batch_size(patch_size: Shape, device: torch.device) -> int:
+    """Return how many patches go through a network together."""
+    voxels = BATCH_VOXELS.get(device.type, BATCH_VOXELS["cuda"])
+    return max(1, voxels // math.prod(patch_size))
 
 
 def _writable(array: np.ndarray | Tensor) -> np.ndarray | Tensor:
@@ -113,7 +123,7 @@ def _pad(volume: Tensor, padding: Sequence[tuple[int, int]], value: float) -> Te
     return pad(volume, [n for pair in reversed(padding) for n in pair], value=value)
 
 
-def _flips(mirror_axes: Sequence[int], ndim: int) -> list[tuple[int, ...]]:
+def _flips(mirror_axes: Sequence[int], ndim: int) -> list[Flip]:
     """Return every subset of the axes, the empty one first, as axes of (C, Z, Y, X)."""
     if not set(mirror_axes) <= set(range(ndim)):
         fix = f"use distinct axes out of {list(range(ndim))}"
@@ -145,29 +155,37 @@ def _slide(
     image: Tensor,
     *,
     tiles: Sequence[Tile],
-    flips: Sequence[tuple[int, ...]],
+    flips: Sequence[Flip],
     batch_size: int,
     forward: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Add up the weighted logits of every tile and flip, on the device of ``image``."""
     logits: Tensor | None = None
-    for passes in _chunks(itertools.product(tiles, flips), batch_size):
-        batch = [image[(slice(None), *tile.slices)].flip(flip) for tile, flip in passes]
-        outputs = forward(torch.stack(batch)).to(image.device)
+    passes = list(itertools.product(tiles, flips))
+    batches = [passes[i : i + batch_size] for i in range(0, len(passes), batch_size)]
+    for batch in progress(batches, "  tiles", total=len(batches), closing_line=False):
+        views = [image[(slice(None), *tile.slices)].flip(flip) for tile, flip in batch]
+        outputs = forward(torch.stack(views)).to(image.device)
         if logits is None:
             logits = image.new_zeros(outputs.shape[1], *image.shape[1:])
-        for (tile, flip), output in zip(passes, outputs, strict=True):
+        for tile, summed in _summed_flips(batch, outputs):
             target = logits[(slice(None), *tile.slices)]
-            target.addcmul_(output.flip(flip), _weight(tile, image.device), value=1 / len(flips))
+            target.addcmul_(summed, _weight(tile, image.device), value=1 / len(flips))
     assert logits is not None
     return logits
 
 
-def _chunks(
-    passes: Iterator[tuple[Tile, tuple[int, ...]]], size: int
-) -> Iterator[list[tuple[Tile, tuple[int, ...]]]]:
-    while chunk := list(itertools.islice(passes, size)):
-        yield chunk
+def _summed_flips(
+    batch: Sequence[tuple[Tile, Flip]], outputs: Tensor
+) -> Iterable[tuple[Tile, Tensor]]:
+    """Flip the outputs of a batch back, and sum those of the same tile."""
+    pairs = zip(batch, outputs, strict=True)
+    for _, group in itertools.groupby(pairs, key=lambda pair: id(pair[0][0])):
+        members = list(group)
+        summed = torch.zeros_like(members[0][1])
+        for (_, flip), output in members:
+            summed += output.flip(flip)
+        yield members[0][0][0], summed
 
 
 def _weight(tile: Tile, device: torch.device) -> Tensor:
@@ -176,25 +194,16 @@ def _weight(tile: Tile, device: torch.device) -> Tensor:
     return z[:, None, None] * y[:, None] * x
 
 
-def _forward(
-    networks: Sequence[nn.Module],
-    batch: Tensor,
-    *,
-    device: torch.device,
-    precision: Precision,
-    flat: bool,
-) -> Tensor:
+def _forward(forwards: Sequence[Forward], batch: Tensor, *, flat: bool) -> Tensor:
     """Average the logits of all networks for one batch (B, C, Z, Y, X); float32.
 
     ``flat``: the networks are 2D; Z is 1 and taken away for them.
     """
-    batch = batch.to(device)
     batch = batch.squeeze(2) if flat else batch
-    with precision.autocast():
-        logits = networks[0](batch).float()
-        for network in networks[1:]:
-            logits = logits + network(batch).float()
-    logits = logits / len(networks)
+    logits = forwards[0](batch)
+    for forward in forwards[1:]:
+        logits = logits + forward(batch)
+    logits = logits / len(forwards)
     return logits.unsqueeze(2) if flat else logits
 
 

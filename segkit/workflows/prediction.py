@@ -1,4 +1,4 @@
-"""Predicting images, and judging predictions."""
+"""Predicting images."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ import torch
 
 from segkit import options as opt
 from segkit.dataset.cases import Case, images_to_predict
-from segkit.dataset.description import DatasetDescription, load_description
+from segkit.dataset.description import load_description
 from segkit.dataset.image_io import KNOWN_ENDINGS
 from segkit.dataset.label_files import LabelLayout, label_path
-from segkit.errors import UsageError, UserError, listing
-from segkit.evaluation.case import CasePair
-from segkit.evaluation.pairs import find_label_map
-from segkit.evaluation.scoring import check_scoring
-from segkit.evaluation.summary import Summary, evaluate_folders, evaluate_pairs, save_summary
-from segkit.evaluation.table import render_table
+from segkit.errors import UsageError, UserError
 from segkit.inference.case import CasePredictor
+from segkit.inference.engines import start_engine, trial_input
 from segkit.inference.model import load_model, load_networks, trained_folds
 from segkit.inference.predictor import PredictionSettings
-from segkit.parallel import map_cases
-from segkit.planning.plan import load_plan, planned_description
+from segkit.inference.stages import Stages, overlapped
+from segkit.parallel import gather
+from segkit.precision import choose_precision
+from segkit.preprocessing.pipeline import PreprocessedCase
 from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.workflows.common import Outcome, open_workspace
 from segkit.workspace import find_dataset
@@ -38,7 +36,9 @@ def predict(options: opt.Predict) -> Outcome:
         options.folds,
         device=resolve_device(options.device),
         checkpoint=options.checkpoint,
-        settings=PredictionSettings(step=options.step, precision=options.precision),
+        settings=PredictionSettings(
+            step=options.step, precision=options.precision, engine=options.engine
+        ),
         mirror=not options.no_tta,
     )
     cases = images_to_predict(options.inputs, predictor.model.description)
@@ -61,18 +61,24 @@ def load_predictor(
         folder: The model folder.
         folds: Folds to average; empty takes all that are trained.
         device: Where to predict.
-        settings: Step and precision; the axes to mirror are the model's.
+        settings: Step, precision and engine; the axes to mirror are the model's.
         checkpoint: ``final``, ``best`` or ``last``.
         mirror: Average over flips, where training flipped.
 
     Raises:
-        UserError: no such model, fold or checkpoint, or a step out of range.
+        UserError: no such model, fold or checkpoint, or an engine that does not run it.
     """
     prepare_torch()
     model = load_model(folder)
     settings = replace(settings, mirror_axes=model.settings.mirror_axes if mirror else ())
-    networks = load_networks(model, folds, checkpoint=checkpoint, device=device)
-    return CasePredictor(model=model, networks=networks, settings=settings, device=device)
+    channels, patch_size = len(model.plan.channel_names), model.settings.patch_size
+    trial = trial_input(model.configuration.network, channels, patch_size)
+    precision = choose_precision(settings.precision, device)
+    forwards = [
+        start_engine(settings.engine, network, trial, precision)
+        for network in load_networks(model, folds, checkpoint=checkpoint, device=device)
+    ]
+    return CasePredictor(model=model, forwards=forwards, settings=settings, device=device)
 
 
 def predict_cases(
@@ -93,10 +99,20 @@ def predict_cases(
     _check_targets(targets.values(), cases, output, layout)
     output.mkdir(parents=True, exist_ok=True)
 
-    def work(case: Case) -> None:
-        predictor.predict_files(case, targets[case.id], keep_probabilities=keep_probabilities)
+    def write(case: Case, prepared: PreprocessedCase, logits: torch.Tensor) -> None:
+        predictor.write(prepared, logits, targets[case.id], keep_probabilities=keep_probabilities)
 
-    map_cases(work, cases, label="predict", name=lambda case: case.id)
+    stages = Stages(
+        read=predictor.read,
+        compute=predictor.logits,
+        write=write,
+        alone=predictor.needs_all_memory,
+    )
+    gather(overlapped(cases, stages, _case_id), cases, "predict", _case_id)
+
+
+def _case_id(case: Case) -> str:
+    return case.id
 
 
 def _check_targets(
@@ -149,68 +165,3 @@ def _only_model(default: Path) -> Path:
         )
     log.info("using the model %s", others[0])
     return others[0]
-
-
-def evaluate(options: opt.Evaluate) -> Outcome:
-    """Compare two folders of label maps; see :class:`segkit.options.Evaluate`."""
-    summary = evaluate_folders(
-        options.predictions,
-        options.references,
-        _judged_description(options.description),
-        scoring=check_scoring(
-            options.metrics or None,
-            nsd_tolerance_mm=options.nsd_tolerance_mm,
-            absent_score=options.absent_score,
-        ),
-        masks_dir=options.masks,
-        jobs=options.jobs,
-    )
-    return Outcome(text=_write_report(summary, options.output or options.predictions))
-
-
-def _judged_description(path: Path) -> DatasetDescription:
-    """Read a dataset.json; beside a plan (a model folder), without what the plan leaves out."""
-    description = load_description(path)
-    plan = description.folder / "plan.json"
-    if not plan.is_file():
-        return description
-    planned = planned_description(description, load_plan(plan))
-    if names := [structure.name for structure in planned.labels.left_out]:
-        log.info("not evaluated, as %s leaves them out: %s", plan, listing(names))
-    return planned
-
-
-def evaluate_cases(
-    description: DatasetDescription,
-    predicted: Sequence[tuple[Case, Path]],
-    output: Path,
-    *,
-    jobs: int | None,
-) -> str:
-    """Compare training cases, each predicted into a folder, with what is annotated of them.
-
-    Returns:
-        The table; the reports are written to ``output``.
-    """
-    pairs = [
-        CasePair(
-            case=case.id,
-            pred=find_label_map(folder, case.id, description),
-            ref=case.label,
-            mask=case.mask,
-            unannotated=case.unannotated,
-        )
-        for case, folder in predicted
-        if case.label is not None
-    ]
-    return _write_report(evaluate_pairs(pairs, description, jobs=jobs), output)
-
-
-def _write_report(summary: Summary, folder: Path) -> str:
-    """Write summary.json, cases.csv and report.html; returns the table."""
-    from segkit.report.evaluation_html import write_evaluation_page
-
-    save_summary(summary, folder)
-    write_evaluation_page(summary, folder / "report.html")
-    log.info("report written to %s", folder / "report.html")
-    return render_table(summary)

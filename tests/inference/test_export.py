@@ -8,6 +8,7 @@ import torch
 
 from segkit.dataset.labels import LabelClass, LabelSchema, Region
 from segkit.dataset.orientation import reorient
+from segkit.inference import export
 from segkit.inference.export import logits_to_segmentation, probabilities, save_probabilities
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
 from segkit.preprocessing.pipeline import CaseRecord, preprocess_case
@@ -131,6 +132,40 @@ def test_the_running_maximum_is_the_argmax_of_all_resampled_logits():
     result = segment(logits, case, labels(*range(1, 7)), None)
     assert len(np.unique(result)) == 7
     np.testing.assert_array_equal(result, full.argmax(axis=0))
+
+
+@pytest.mark.parametrize("slab_voxels", [1, 100, 1 << 18])
+@pytest.mark.parametrize(
+    ("shape", "stored", "spacing_mm"),
+    [
+        ((6, 5, 8), (9, 8, 8), (1.0, 1.0, 1.0)),
+        ((6, 5, 8), (4, 5, 3), (1.0, 1.0, 1.0)),
+        ((3, 9, 7), (7, 12, 5), (9.0, 1.0, 1.0)),
+        ((9, 3, 7), (12, 7, 5), (1.0, 9.0, 1.0)),
+        ((9, 7, 3), (12, 5, 7), (1.0, 1.0, 9.0)),
+    ],
+)
+def test_any_slab_gives_the_argmax_of_all_logits(
+    monkeypatch, slab_voxels, shape, stored, spacing_mm
+):
+    monkeypatch.setitem(export._SLAB_VOXELS, "cpu", slab_voxels)
+    logits = np.random.default_rng(0).normal(size=(300, *shape)).astype(np.float32)
+    case = record(stored, shape, spacing_mm=spacing_mm)
+    grids = case.spacing_resampled_mm, case.spacing_mm, case.shape_after_crop
+    full = resample_image(logits, *grids, order=1)
+    found = logits_to_segmentation(logits, case, labels(*range(1, 300)), None)[0]
+    chosen = np.take_along_axis(full, found[None].astype(np.int64), axis=0)[0]
+    # Another class may win only where the two are equal but for rounding.
+    np.testing.assert_allclose(chosen, full.max(axis=0), atol=1e-5)
+    assert found.max() > 255
+
+
+def test_half_precision_is_interpolated_in_single():
+    logits = torch.randn(5, 4, 5, 6, generator=torch.Generator().manual_seed(0)).half()
+    case, schema = record((7, 6, 9), (4, 5, 6)), labels(1, 2, 3, 4)
+    found = logits_to_segmentation(logits, case, schema, None)
+    expected = logits_to_segmentation(logits.float(), case, schema, None)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_coarse_axis_takes_the_nearest_slice():

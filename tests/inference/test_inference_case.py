@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from segkit.dataset.label_files import (
 )
 from segkit.dataset.orientation import reorient
 from segkit.inference import case as inference_case
-from segkit.inference.case import CasePredictor
+from segkit.inference.case import CasePredictor, invalid_when_resampled
+from segkit.inference.export import logits_to_segmentation
 from segkit.inference.model import Model, ModelSettings, load_model, save_model
 from segkit.inference.predictor import PredictionSettings
 from segkit.planning.plan import (
@@ -135,9 +137,10 @@ def predict(monkeypatch, model, case, output, **settings):
     logits = perfect_logits(prepared.seg, schema)
     monkeypatch.setattr(inference_case, "predict_logits", lambda *_: logits)
     predictor = CasePredictor(
-        model=model, networks=(), settings=PredictionSettings(), device=torch.device("cpu")
+        model=model, forwards=(), settings=PredictionSettings(), device=torch.device("cpu")
     )
-    predictor.predict_files(case, output, **settings)
+    found = predictor.read(case)
+    predictor.write(found, predictor.logits(found), output, **settings)
     return prepared.seg
 
 
@@ -221,6 +224,79 @@ def test_structures_the_plan_leaves_out_are_never_predicted(tmp_path, monkeypatc
     with np.load(output.with_name("a.npz")) as content:
         assert content["probabilities"].shape == (8, *SHAPE)
         np.testing.assert_array_equal(content["probabilities"] > 0.5, indices[kept])
+
+
+@pytest.mark.parametrize("spacing_mm", [GEOMETRY.spacing_mm, (2.0, 1.5, 2.0), (9.0, 0.7, 3.0)])
+@pytest.mark.parametrize(("transpose", "orientation"), [((0, 1, 2), None), ((2, 0, 1), "RAS")])
+def test_logits_of_invalid_voxels_do_not_reach_the_label_map(
+    tmp_path, transpose, orientation, spacing_mm
+):
+    schema = describe(tmp_path, CLASSES).labels
+    case, _ = make_case(tmp_path, schema, "integers")
+    volume = inference_case.read_image(case.images, None)
+    volume.array[:, :, :4] = 0
+    volume.array[:, 8, 1, 3] = 1
+    plan = make_plan(transpose, orientation, spacing_mm)
+    prepared = preprocess_case(volume, None, plan, "3d_fullres")
+    invalid = invalid_when_resampled(prepared.invalid_zyx, prepared.record)
+    assert invalid.shape == prepared.image.shape[1:]
+    assert invalid.any()
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(schema.num_outputs, *invalid.shape)).astype(np.float32)
+    before = logits_to_segmentation(logits, prepared.record, schema, prepared.invalid_zyx)
+    logits[:, invalid] = 1e6 * rng.normal(size=(len(logits), invalid.sum()))
+    after = logits_to_segmentation(logits, prepared.record, schema, prepared.invalid_zyx)
+    np.testing.assert_array_equal(after, before)
+    # Each of the others reaches it somewhere.
+    for z, y, x in np.argwhere(~invalid):
+        logits[:] = 0
+        logits[2, z, y, x] = 1e9
+        found = logits_to_segmentation(logits, prepared.record, schema, prepared.invalid_zyx)
+        assert (found == 2).any()
+
+
+def test_tiles_without_a_valid_voxel_are_skipped_only_where_the_plan_says_so(tmp_path):
+    description = describe(tmp_path, CLASSES)
+    case, _ = make_case(tmp_path, description.labels, "integers")
+    for forced in (True, False):
+        plan = dataclasses.replace(make_plan(), force_invalid_to_background=forced)
+        settings = make_settings("integers")
+        model = Model(folder=tmp_path, settings=settings, plan=plan, description=description)
+        given = []
+
+        def forward(batch, given=given):
+            given.extend(batch)
+            return torch.zeros(len(batch), 3, *batch.shape[2:])
+
+        predictor = CasePredictor(
+            model=model,
+            forwards=[forward],
+            settings=PredictionSettings(step=1.0),
+            device=torch.device("cpu"),
+        )
+        prepared = predictor.read(case)
+        prepared.invalid_zyx[:6] = True
+        predictor.logits(prepared)
+        tiles = math.prod(-(-n // 4) for n in prepared.image.shape[1:])
+        assert len(given) == (tiles // 2 if forced else tiles)
+
+
+def test_large_logits_need_all_memory(tmp_path, monkeypatch):
+    description = describe(tmp_path, CLASSES)
+    model = Model(
+        folder=tmp_path,
+        settings=make_settings("integers"),
+        plan=make_plan(),
+        description=description,
+    )
+    predictor = CasePredictor(
+        model=model, forwards=(), settings=PredictionSettings(), device=torch.device("cpu")
+    )
+    prepared = predictor.read(make_case(tmp_path, description.labels, "integers")[0])
+    logits = 3 * 4 * prepared.image[0].size
+    for free, expected in [(2 * logits - 1, True), (2 * logits, False)]:
+        monkeypatch.setattr(inference_case, "available_memory", lambda free=free: free)
+        assert predictor.needs_all_memory(prepared) == expected
 
 
 def test_a_model_folder_without_a_layout_predicts_integers(tmp_path):

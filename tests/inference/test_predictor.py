@@ -9,7 +9,11 @@ import torch
 from torch import nn
 
 from segkit.errors import UserError
-from segkit.inference.predictor import PredictionSettings, predict_logits
+from segkit.inference.predictor import (
+    PredictionSettings,
+    default_batch_size,
+    predict_logits,
+)
 from segkit.inference.tiling import tile_starts
 
 CPU = torch.device("cpu")
@@ -112,6 +116,11 @@ def test_flips_and_tiles_share_batches():
     assert network.batches == [(5, 1, 4, 4, 4), (3, 1, 4, 4, 4)]
 
 
+def test_by_default_small_patches_fill_a_batch_and_large_ones_go_alone():
+    assert [default_batch_size(patch, CPU) for patch in [(1, 64, 64), (64, 64, 64)]] == [32, 1]
+    assert default_batch_size((64, 64, 64), torch.device("cuda")) > 1
+
+
 @pytest.mark.parametrize("mirror_axes", [(), (0, 1)])
 def test_2d_networks_go_slice_by_slice(mirror_axes):
     image, network = noise(1, 3, 9, 8), conv(2)
@@ -175,16 +184,6 @@ def test_read_only_arrays_and_tensors_are_taken():
         np.testing.assert_allclose(logits[0], image[0], atol=1e-6)
 
 
-def test_bf16_is_close_to_fp32_and_comes_back_as_fp32():
-    image, network = noise(1, 6, 6, 6), conv()
-    exact, rough = (
-        predict_logits([network], image, (4, 4, 4), PredictionSettings(precision=p), CPU)
-        for p in ("fp32", "bf16")
-    )
-    assert rough.dtype == torch.float32
-    assert 0 < float((exact - rough).abs().max()) < 0.05
-
-
 class FailsOnce(Pointwise):
     """Runs out of memory as often as told."""
 
@@ -239,9 +238,6 @@ def test_steps_outside_the_range_are_refused(step):
 def test_other_bad_settings_are_refused():
     with pytest.raises(UserError, match="batch size"):
         PredictionSettings(batch_size=0)
-    settings = PredictionSettings(precision="fp8")
-    with pytest.raises(UserError, match="precision"):
-        predict_logits([Pointwise()], noise(1, 4, 4, 4), (4, 4, 4), settings, CPU)
     settings = PredictionSettings(mirror_axes=(2,))
     with pytest.raises(UserError, match="2D patch"):
         predict_logits([Pointwise()], noise(1, 1, 4, 4), (4, 4), settings, CPU)

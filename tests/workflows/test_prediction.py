@@ -14,7 +14,8 @@ from segkit.errors import UserError
 from segkit.evaluation.summary import load_summary
 from segkit.planning.plan import Plan, save_plan
 from segkit.types import Geometry
-from segkit.workflows.prediction import evaluate, evaluate_cases, predict_cases
+from segkit.workflows.evaluation import evaluate, evaluate_cases
+from segkit.workflows.prediction import predict_cases
 
 
 @dataclass
@@ -31,8 +32,19 @@ class Predictor:
             settings=SimpleNamespace(label_layout=self.label_layout),
         )
 
-    def predict_files(self, case, output, *, keep_probabilities):
-        self.written[case.id] = output
+    def read(self, case):
+        if case.id == "bad":
+            raise UserError("damaged")
+        return case.id
+
+    def needs_all_memory(self, prepared):
+        return False
+
+    def logits(self, prepared):
+        return 0
+
+    def write(self, prepared, logits, output, *, keep_probabilities):
+        self.written[prepared] = output
 
 
 def predict(layout, output, image):
@@ -50,6 +62,15 @@ def test_predictions_lie_where_the_layout_says(tmp_path, layout, name):
         predict(layout, tmp_path / "out", tmp_path / "in/x_0000.nii.gz") == tmp_path / "out" / name
     )
     assert (tmp_path / "out").is_dir()
+
+
+def test_a_case_that_fails_is_named_after_the_others_are_done(tmp_path):
+    predictor = Predictor(label_layout="integers", written={})
+    names = ("a", "bad", "z")
+    cases = [Case(id=i, images=(tmp_path / f"in/{i}.nii.gz",), label=None) for i in names]
+    with pytest.raises(UserError, match="damaged"):
+        predict_cases(predictor, cases, tmp_path / "out")
+    assert set(predictor.written) == {"a", "z"}
 
 
 @pytest.mark.parametrize("layout", ["integers", "folder"])

@@ -1,0 +1,127 @@
+"""Engines against the network itself, and what is refused."""
+
+import copy
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from segkit.errors import UserError
+from segkit.inference.engines import ENGINES, start_engine, torch_engine, trial_input
+from segkit.networks.build import build_network
+from segkit.planning.plan import NetworkPlan
+from segkit.precision import Precision
+
+PLANS = {
+    "3d": NetworkPlan(
+        features_per_stage=(4, 8, 8),
+        strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+        kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        convs_per_stage=(1, 1, 1),
+        convs_per_decoder_stage=(1, 1),
+    ),
+    "residual": NetworkPlan(
+        kind="residual_encoder",
+        features_per_stage=(4, 8),
+        strides=((1, 1, 1), (2, 2, 2)),
+        kernel_sizes=((3, 3, 3), (3, 3, 3)),
+        convs_per_stage=(1, 2),
+        convs_per_decoder_stage=(1,),
+    ),
+    "2d": NetworkPlan(
+        features_per_stage=(4, 8),
+        strides=((1, 1), (2, 2)),
+        kernel_sizes=((3, 3), (3, 3)),
+        convs_per_stage=(1, 1),
+        convs_per_decoder_stage=(1,),
+    ),
+}
+SHAPES = {"3d": (8, 12, 16), "residual": (8, 8, 12), "2d": (16, 12)}
+LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.05}
+NAMES = [
+    "torch",
+    pytest.param(
+        "openvino",
+        marks=pytest.mark.skipif(not find_spec("openvino"), reason="openvino is not installed"),
+    ),
+]
+
+
+def make(kind):
+    torch.manual_seed(0)
+    plan = PLANS[kind]
+    network = build_network(plan, in_channels=2, out_channels=3, deep_supervision=False).eval()
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, std=0.5)
+    return network, trial_input(plan, 2, SHAPES[kind])
+
+
+def precision(dtype=torch.float32, device_type="cpu"):
+    return Precision(device_type=device_type, dtype=dtype)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize("kind", PLANS)
+@pytest.mark.parametrize("name", NAMES)
+@torch.inference_mode()
+def test_engines_give_the_logits_of_the_network(name, kind, dtype):
+    network, trial = make(kind)
+    forward = start_engine(name, copy.deepcopy(network), trial, precision(dtype))
+    for batch_size in (1, 3):
+        batch = torch.randn(batch_size, 2, *SHAPES[kind])
+        expected, found = network(batch), forward(batch)
+        assert found.dtype == torch.float32
+        apart = (found - expected).square().mean().sqrt() / expected.std()
+        assert apart <= LIMITS[dtype]
+        assert (apart > 1e-4) == (dtype != torch.float32)
+
+
+def test_weights_are_brought_to_the_precision_once_and_norms_stay_exact():
+    network, trial = make("3d")
+    torch_engine(network, trial, precision(torch.bfloat16))
+    unit = network.encoder.stages[0].convs[0]
+    assert unit.conv.weight.dtype == torch.bfloat16
+    assert unit.norm.weight.dtype == torch.float32
+
+
+def test_the_trial_is_small_and_what_the_network_takes():
+    _, trial = make("3d")
+    assert trial.shape == (1, 2, 4, 8, 8)
+    assert trial_input(PLANS["3d"], 1, (4, 4, 64)).shape == (1, 1, 4, 4, 8)
+
+
+def fake(change):
+    return lambda network, trial, precision: lambda batch: change(network(batch))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x + 0.01 * x.std(), lambda x: x.flip(1), lambda x: x * float("nan")]
+)
+def test_an_engine_with_other_logits_is_refused(monkeypatch, change):
+    monkeypatch.setitem(ENGINES, "fake", fake(change))
+    network, trial = make("2d")
+    with pytest.raises(UserError, match="gives other logits than torch") as error:
+        start_engine("fake", network, trial, precision())
+    assert "--engine torch" in error.value.fix
+
+
+def test_what_a_precision_costs_is_allowed(monkeypatch):
+    monkeypatch.setitem(ENGINES, "fake", fake(lambda x: x + 0.01 * x.std()))
+    network, trial = make("2d")
+    forward = start_engine("fake", network, trial, precision(torch.bfloat16))
+    assert forward(trial).shape == (1, 3, *trial.shape[2:])
+
+
+def test_what_cannot_run_is_refused(monkeypatch):
+    network, trial = make("2d")
+    with pytest.raises(UserError, match="unknown engine 'tensorrt'"):
+        start_engine("tensorrt", network, trial, precision())
+    with pytest.raises(UserError, match="runs on the CPU only"):
+        start_engine("openvino", network, trial, precision(torch.float16, "cuda"))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match="not installed") as error:
+        start_engine("openvino", network, trial, precision())
+    assert "segkit[openvino]" in error.value.fix
