@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 
@@ -17,6 +18,7 @@ from segkit.training.augment.intensity import (
     scale_contrast,
 )
 from segkit.training.augment.separable import (
+    Bands,
     apply_along_axis,
     blur_matrices,
     low_resolution_matrices,
@@ -65,9 +67,10 @@ class Augmenter:
         mirror(image, seg, self.settings.mirror_axes, generator)
         if any(self.mask_channels):
             # A structure that is ignored in a case does not tell where it is invalid; others do.
-            invalid = (seg < 0).any(1)
+            # Arithmetic, for comparisons and fills by masks are slow on a CPU.
+            valid = reduce(torch.minimum, seg.unbind(1)).clamp(-1, 0).add_(1).to(image.dtype)
             for channel in (c for c, masked in enumerate(self.mask_channels) if masked):
-                image[:, channel].masked_fill_(invalid, 0.0)
+                image[:, channel].mul_(valid)
         return image, seg
 
     def _change_intensities(self, image: torch.Tensor, generator: torch.Generator) -> None:
@@ -83,36 +86,36 @@ class Augmenter:
 
 
 def _noise(image: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> None:
+    """Add noise, made where the image is."""
     chosen = draw.indices(draw.fires(generator, image.shape[:1], config.p_noise))
     std = draw.uniform(generator, (len(chosen),), config.noise_std)
-    noise = draw.normal(generator, (len(chosen), *image.shape[1:]))
-    _replace(image, chosen, lambda part: add_noise(part, std, noise.to(image.device)))
+    source = draw.on_device(generator, image.device)
+    for rows, part in _chosen_rows(image.flatten(1), chosen):
+        add_noise(rows, std[part].to(image.device, non_blocking=True), source)
 
 
 def _scale(
     image: torch.Tensor,
     p: float,
     bounds: draw.Range,
-    transform: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    transform: Callable[[torch.Tensor, torch.Tensor], None],
     generator: torch.Generator,
 ) -> None:
     """Apply a transform that takes one factor a channel, drawn around 1."""
-    chosen = draw.indices(draw.fires(generator, image.shape[:1], p))
-    factor = draw.factor_around_one(generator, (len(chosen), image.shape[1]), bounds)
-    _replace(image, chosen, lambda part: transform(part, factor))
+    samples = draw.fires(generator, image.shape[:1], p)
+    chosen = draw.indices(samples.repeat_interleave(image.shape[1]))
+    factor = draw.factor_around_one(generator, (len(chosen),), bounds)
+    for rows, part in _chosen_rows(image.flatten(0, 1).flatten(1), chosen):
+        transform(rows, factor[part].to(image.device, non_blocking=True))
 
 
 def _blur(image: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> None:
     chosen = _choose_channels(image, config.p_blur, generator)
     sigma = draw.uniform(generator, (len(chosen), image.ndim - 2), config.blur_sigma)
-
-    def blur(channels: torch.Tensor) -> torch.Tensor:
-        for axis, size in enumerate(image.shape[2:]):
-            matrices = blur_matrices(sigma[:, axis], size)
-            channels = apply_along_axis(channels, matrices.to(image.device), axis)
-        return channels
-
-    _replace(image.flatten(0, 1), chosen, blur)
+    if len(chosen):
+        sizes = enumerate(image.shape[2:])
+        bands = {axis: blur_matrices(sigma[:, axis], size) for axis, size in sizes}
+        _multiply_axes(image, chosen, bands)
 
 
 def _low_resolution(
@@ -121,14 +124,19 @@ def _low_resolution(
     """Coarsen the axes from ``first_axis`` on."""
     chosen = _choose_channels(image, config.p_low_resolution, generator)
     zoom = draw.uniform(generator, (len(chosen),), config.low_resolution)
+    if len(chosen):
+        sizes = list(enumerate(image.shape[2:]))[first_axis:]
+        bands = {axis: low_resolution_matrices(zoom, size) for axis, size in sizes}
+        _multiply_axes(image, chosen, bands)
 
-    def coarsen(channels: torch.Tensor) -> torch.Tensor:
-        for axis in range(first_axis, image.ndim - 2):
-            matrices = low_resolution_matrices(zoom, image.shape[axis + 2])
-            channels = apply_along_axis(channels, matrices.to(image.device), axis)
-        return channels
 
-    _replace(image.flatten(0, 1), chosen, coarsen)
+def _multiply_axes(image: torch.Tensor, chosen: torch.Tensor, bands: dict[int, Bands]) -> None:
+    """Multiply axes of the chosen channels by their matrices."""
+    for rows, part in _chosen_rows(image.flatten(0, 1), chosen):
+        result = rows
+        for axis, matrices in bands.items():
+            result = apply_along_axis(result, matrices[part].to(image.device), axis)
+        rows.copy_(result)
 
 
 def _choose_channels(image: torch.Tensor, p: float, generator: torch.Generator) -> torch.Tensor:
@@ -138,12 +146,16 @@ def _choose_channels(image: torch.Tensor, p: float, generator: torch.Generator) 
     return draw.indices((samples[:, None] & channels).flatten())
 
 
-def _replace(
-    rows: torch.Tensor,
-    chosen: torch.Tensor,
-    transform: Callable[[torch.Tensor], torch.Tensor],
-) -> None:
-    """Overwrite the chosen rows with their transform."""
-    if len(chosen):
-        index = chosen.to(rows.device)
-        rows.index_copy_(0, index, transform(rows.index_select(0, index)))
+def _chosen_rows(image: torch.Tensor, chosen: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
+    """Yield chosen rows to change in place, with their positions among the chosen ones.
+
+    On a CPU one at a time, as views, which stay in the cache; elsewhere all at once.
+    """
+    if image.device.type == "cpu":
+        for i, row in enumerate(chosen.tolist()):
+            yield image[row : row + 1], slice(i, i + 1)
+    elif len(chosen):
+        index = chosen.to(image.device, non_blocking=True)
+        rows = image.index_select(0, index)
+        yield rows, slice(None)
+        image.index_copy_(0, index, rows)

@@ -39,9 +39,12 @@ def factor_around_one(
     return torch.where(fires(generator, shape, 0.5), shrink, stretch)
 
 
-def normal(generator: torch.Generator, shape: tuple[int, ...]) -> torch.Tensor:
-    """Draw float32 standard normal values."""
-    return torch.randn(shape, generator=generator, device=generator.device)
+def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return a generator for many numbers, where they are needed: itself, or one it seeds."""
+    if generator.device == device:
+        return generator
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return torch.Generator(device).manual_seed(int(seed))
 
 
 def indices(mask: torch.Tensor) -> torch.Tensor:

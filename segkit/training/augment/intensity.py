@@ -1,64 +1,68 @@
-"""Pointwise intensity transforms of a batch (n, C, *S); each is a pure function.
+"""Pointwise intensity transforms, in place, of rows (n, V): one row a channel of a sample.
 
-Factors are (n, C), one per sample and channel. Statistics are over the voxels of a channel.
+Factors are (n,), one per row. Statistics are over the voxels of a row.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 
 TINY = 1e-7
 """Smallest divisor: a constant channel stays what it is."""
+ALMOST_ZERO = 1e-12
+"""Far below any difference of intensities, and so is a power of it."""
+CPU_CHUNK = 1 << 16
+"""Voxels of a row treated at once on a CPU, so that several operations find them in the cache."""
 
 
-def add_noise(image: torch.Tensor, std: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Add standard normal ``noise`` times ``std`` (n,), the same in all channels."""
-    return torch.addcmul(image, noise, _per_channel(std[:, None], image))
+def add_noise(rows: torch.Tensor, std: torch.Tensor, generator: torch.Generator) -> None:
+    """Add normal noise of deviation ``std``; the generator lives where the rows do."""
+    for part in _chunks(rows):
+        noise = torch.empty_like(part).normal_(generator=generator)
+        part.addcmul_(noise, std[:, None])
 
 
-def scale_brightness(image: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Multiply every channel by its factor."""
-    return image * _per_channel(factor, image)
+def scale_brightness(rows: torch.Tensor, factor: torch.Tensor) -> None:
+    """Multiply every row by its factor."""
+    rows.mul_(factor[:, None])
 
 
-def scale_contrast(image: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Stretch every channel about its mean, clamped to its former range."""
-    axes = _spatial_axes(image)
-    mean = image.mean(axes, keepdim=True)
-    stretched = (image - mean).mul_(_per_channel(factor, image)).add_(mean)
-    low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
-    return torch.minimum(torch.maximum(stretched, low), high)
+def scale_contrast(rows: torch.Tensor, factor: torch.Tensor) -> None:
+    """Stretch every row about its mean, clamped to its former range."""
+    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+    shift = rows.mean(1, keepdim=True) * (1 - factor[:, None])
+    for part in _chunks(rows):
+        part.mul_(factor[:, None]).add_(shift).clamp_(low, high)
 
 
-def gamma(image: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
-    """Raise the range-normalised channel to its exponent; its mean and deviation are kept."""
-    axes = _spatial_axes(image)
-    low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
-    unit = (image - low).div_((high - low).clamp(min=TINY))
-    # Several times faster than pow on a CPU; log 0 = -inf becomes 0 again.
-    curved = unit.log_().mul_(_per_channel(exponent, image)).exp_()
-    return _restore_statistics(curved, like=image)
+def gamma(rows: torch.Tensor, exponent: torch.Tensor) -> None:
+    """Raise the range-normalised row to its exponent; its mean and deviation are kept."""
+    low, mean = rows.amin(1, keepdim=True), rows.mean(1, keepdim=True)
+    spread = _spread(rows, mean)
+    for part in _chunks(rows):
+        # Several times faster than pow on a CPU, but for the logarithm of 0. To divide by the
+        # range would only scale the result, which the restored deviation undoes.
+        part.sub_(low).clamp_(min=ALMOST_ZERO).log_().mul_(exponent[:, None]).exp_()
+    mean_now = rows.mean(1, keepdim=True)
+    stretch = spread / _spread(rows, mean_now).clamp_(min=TINY)
+    for part in _chunks(rows):
+        part.sub_(mean_now).mul_(stretch).add_(mean)
 
 
-def gamma_inverted(image: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+def gamma_inverted(rows: torch.Tensor, exponent: torch.Tensor) -> None:
     """Gamma of the negative image: bends the bright end where ``gamma`` bends the dark one."""
-    return gamma(image.neg(), exponent).neg_()
+    gamma(rows.neg_(), exponent)
+    rows.neg_()
 
 
-def _restore_statistics(image: torch.Tensor, *, like: torch.Tensor) -> torch.Tensor:
-    """Shift and stretch every channel to the mean and deviation of ``like``."""
-    axes = _spatial_axes(image)
-    mean = like.mean(axes, keepdim=True)
-    spread = torch.linalg.vector_norm(like - mean, dim=axes, keepdim=True)
-    centred = image.sub_(image.mean(axes, keepdim=True))
-    spread_now = torch.linalg.vector_norm(centred, dim=axes, keepdim=True)
-    return centred.mul_(spread / spread_now.clamp(min=TINY)).add_(mean)
+def _spread(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """(n, 1) root of the summed squares of the differences from the mean."""
+    norms = [torch.linalg.vector_norm(part - mean, dim=1) for part in _chunks(rows)]
+    return torch.linalg.vector_norm(torch.stack(norms), dim=0)[:, None]
 
 
-def _spatial_axes(image: torch.Tensor) -> tuple[int, ...]:
-    return tuple(range(2, image.ndim))
-
-
-def _per_channel(values: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """(n, C) or (n, 1) on any device, shaped to broadcast over (n, C, *S)."""
-    return values.to(image.device).reshape(*values.shape, *(1,) * (image.ndim - 2))
+def _chunks(rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Views of some voxels of all rows."""
+    yield from rows.split(CPU_CHUNK if rows.device.type == "cpu" else rows.shape[1], dim=1)

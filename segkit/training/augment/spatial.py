@@ -48,14 +48,19 @@ def rotate_scale_crop(
     Returns:
         New tensors (B, C, *patch) and (B, L, *patch).
     """
-    image_out = centre_crop(image, settings.patch_size).clone(memory_format=torch.contiguous_format)
-    seg_out = centre_crop(seg, settings.patch_size).clone(memory_format=torch.contiguous_format)
+    patch = settings.patch_size
+    crop, crop_seg = centre_crop(image, patch), centre_crop(seg, patch)
+    image_out, seg_out = image.new_empty(crop.shape), seg.new_empty(crop_seg.shape)
     angles, scaling = _draw_affine(image.shape[0], settings, config, generator)
-    for i in draw.indices(angles.any(1) | (scaling != 1)).tolist():
+    turns = (angles.any(1) | (scaling != 1)).tolist()
+    for i in range(len(image)):
+        if not turns[i]:
+            image_out[i], seg_out[i] = crop[i], crop_seg[i]
+            continue
         source, source_seg = _fold(image[i], seg[i], settings.dummy_2d)
-        patch = settings.patch_size[1:] if settings.dummy_2d else settings.patch_size
-        mapping = affine_map(angles[i], float(scaling[i]), tuple(source.shape[1:]), patch)
-        turned, turned_seg = sample_affine(source, source_seg, mapping, patch)
+        shown = patch[1:] if settings.dummy_2d else patch
+        mapping = affine_map(angles[i], float(scaling[i]), tuple(source.shape[1:]), shown)
+        turned, turned_seg = sample_affine(source, source_seg, mapping, shown)
         image_out[i] = turned.reshape(image_out.shape[1:])
         seg_out[i] = turned_seg.reshape(seg_out.shape[1:])
     return image_out, seg_out
