@@ -12,6 +12,13 @@ from pathlib import Path
 
 from benchmarking import Row, alternate, parse, program, run, save
 
+VERIFY = """
+import sys
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+if __name__ == "__main__":
+    verify_dataset_integrity(sys.argv[1], 1)
+"""
+
 
 def main() -> None:
     """Measure ``--help`` and the check of a data set of one case."""
@@ -19,12 +26,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = one_case(options.data / "Dataset004_Hippocampus", Path(folder))
         env = {f"nnUNet_{name}": folder for name in ("raw", "preprocessed", "results")}
-        verify = ["-d", "4", "--verify_dataset_integrity", "-np", "1", "--clean"]
         commands = {
             "help": [program(options, "segkit"), "--help"],
             "help, peer": [program(options, "nnUNetv2_plan_and_preprocess"), "--help"],
             "validate": [program(options, "segkit"), "validate", dataset],
-            "validate, peer": [program(options, "nnUNetv2_extract_fingerprint"), *verify],
+            "validate, peer": [program(options, "python"), "-c", VERIFY, dataset],
         }
         sides = {name: partial(run, command, env=env) for name, command in commands.items()}
         found = alternate(sides, options.repeats)
@@ -35,7 +41,7 @@ def main() -> None:
             segkit=found["validate"],
             peer=found["validate, peer"],
             wanted=8,
-            equal="the peer measures the fingerprint too, for it does not check without",
+            equal="the peer's check alone, without the fingerprint its command measures after it",
         ),
     ]
     save(options, "startup", rows)

@@ -104,9 +104,16 @@ def alternate(
 
 
 def run(
-    command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    watched: bool = True,
 ) -> Sample:
     """Run a command; returns its wall time and the peak memory of its process tree.
+
+    Watching walks the page tables of the tree many times a second, which slows down what computes
+    on all cores: what reports its own peak is not watched.
 
     Raises:
         SystemExit: it failed; its output is shown.
@@ -121,7 +128,7 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    with _watched_memory(process.pid) as peak:
+    with _watched_memory(process.pid) if watched else contextlib.nullcontext([0]) as peak:
         output, _ = process.communicate()
     seconds = time.perf_counter() - begun
     if process.returncode:
@@ -141,7 +148,7 @@ def run_side(
     """Start this benchmark again in the peer's environment, to measure one side inside it."""
     script = Path(sys.argv[0]).resolve()
     command = [program(options, "python"), str(script), "--side", side]
-    return run([*command, "--data", options.data, *map(str, arguments)], env=env)
+    return run([*command, "--data", options.data, *map(str, arguments)], env=env, watched=False)
 
 
 @contextlib.contextmanager
