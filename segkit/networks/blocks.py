@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segkit.networks.norm import channels_last_norm, is_channels_last_on_cpu
+from segkit.networks.pool import average_pool
 
 Axes = tuple[int, ...]
 
@@ -26,7 +27,6 @@ _INSTANCE_NORM: dict[int, type[nn.InstanceNorm2d | nn.InstanceNorm3d]] = {
     2: nn.InstanceNorm2d,
     3: nn.InstanceNorm3d,
 }
-_AVERAGE_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 def convolution(
@@ -117,7 +117,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = ConvUnit(
             channels_out, channels_out, kernel=kernel, stride=ones, activate=False
         )
-        self.pool = _AVERAGE_POOL[len(kernel)](stride, stride) if stride != ones else nn.Identity()
+        self.stride = stride
         self.project = (
             ConvUnit(
                 channels_in, channels_out, kernel=ones, stride=ones, bias=False, activate=False
@@ -129,7 +129,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, channels_in, *S) to (B, channels_out, *S / stride)."""
-        skip = self.project(self.pool(features))
+        skip = self.project(average_pool(features, self.stride))
         result: torch.Tensor = self.activation(self.conv2(self.conv1(features)) + skip)
         return result
 
