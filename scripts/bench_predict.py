@@ -41,7 +41,7 @@ VARIANTS: dict[str, tuple[tuple[str, ...], float | None]] = {
 }
 """Options of ``segkit predict``, and how many times as fast as the peer it is asked to be."""
 MOST_APART = 1e-3
-"""Logits of both networks in float32 differ by less, or they are not the same network."""
+"""Logits of both networks in float32, and Dice of both programs, differ by no more."""
 
 
 def main() -> None:
@@ -171,6 +171,8 @@ def _equal(
 ) -> str:
     if "peer" not in dice:
         return f"Dice {dice[name]:.4f}"
+    if abs(dice[name] - dice["peer"]) > MOST_APART:
+        sys.exit(f"{name}: Dice {dice[name]:.4f}, the peer's {dice['peer']:.4f}")
     between = _dice(options, outputs[name], outputs["peer"])
     return f"Dice {dice[name]:.4f} and {dice['peer']:.4f}, with each other {between:.4f}"
 

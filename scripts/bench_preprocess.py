@@ -37,7 +37,8 @@ NOTES = (
     "3d_fullres. The peer at its default of 8 processes (4 for 3d_fullres) and without its check "
     "of the data set; segkit (one process a core) checks grids, values and labels on the way",
     f"CT: {CASE} of {CT}, taken to have voxels of {SPACING_MM[0]} mm, to 1 mm; "
-    "after one call to warm up",
+    "after one call to warm up; without labels the peer resamples its nonzero mask too, with "
+    "labels it samples foreground voxels (segkit when it stores a case); images are compared",
 )
 
 Call = Callable[[], np.ndarray]

@@ -36,6 +36,8 @@ from benchmarking import (
 DATASET = "Dataset004_Hippocampus"
 CONFIGURATION = "3d_fullres"
 PRECISIONS = ("fp32", "auto")
+MOST_APART = {"fp32": 1e-4, "auto": 1e-2}
+"""Losses of both networks with equal weights differ by less, or they are not the same."""
 WANTED = {(7, "fp32"): 1.6, (7, "auto"): 3.0}
 
 
@@ -168,6 +170,8 @@ def measure_agreement(options: argparse.Namespace) -> None:
             parts.stepper.step(loss)
         # Dice counts as 1 - Dice here and as -Dice there.
         found[precision] = abs(float(loss.detach()) - 1 - peer_loss)
+        if not found[precision] < MOST_APART[precision]:
+            sys.exit(f"the losses differ by {found[precision]:.1e} in {precision}")
         found["flops"] = counter.get_total_flops() / batch
     sizes = {sum(p.numel() for p in net.parameters()) for net in (parts.network, trainer.network)}
     if len(sizes) != 1:

@@ -75,7 +75,7 @@ def sides(options: argparse.Namespace, source: Path) -> dict[str, Callable[[], S
 def row(what: str, key: str, found: dict[str, tuple[Sample, ...]]) -> Row:
     """Compare memory maps with nnU-Net's format in one time."""
     of = {
-        side: [replace(sample, seconds=sample.result[key]) for sample in found[side]]
+        side: [replace(sample, seconds=sample.result[key], peak_bytes=0) for sample in found[side]]
         for side in (OURS, PEER)
     }
     return Row(what=what, segkit=of[OURS], peer=of[PEER], equal="equal patches")

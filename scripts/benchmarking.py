@@ -210,14 +210,14 @@ def machine() -> str:
 
 def versions(options: argparse.Namespace) -> str:
     """Name the versions of Python and of the packages that matter, in the peer's environment."""
-    names = ("segkit", "nnunetv2", "torch", "numpy", "scipy")
-    code = f"from importlib.metadata import version as v; print(*map(v, {names}))"
-    command = [program(options, "python"), "-c", code]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    pairs = zip(names, found, strict=True)
-    return ", ".join(
-        [f"Python {platform.python_version()}"] + [f"{name} {number}" for name, number in pairs]
+    names = ("segkit", "nnunetv2", "torch", "openvino", "numpy", "scipy")
+    code = (
+        "from importlib.metadata import Distribution as D, version as v; "
+        f"print(*(f'{{n}} {{v(n)}}' for n in {names} if any(D.discover(name=n))), sep=', ')"
     )
+    command = [program(options, "python"), "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return f"Python {platform.python_version()}, {found.strip()}"
 
 
 def ratio(row: Row | Mapping[str, Any], key: str = "seconds") -> float:
@@ -263,14 +263,15 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     if not row["peer"]:
         return [row["what"], _times(row["segkit"]), "-", "-", _memory(row["segkit"]), "-",
                 row["equal"]]  # fmt: skip
-    memory = f"{_memory(row['segkit'])} / {_memory(row['peer'])} MiB"
+    unmeasured = not any(sample["peak_bytes"] for sample in [*row["segkit"], *row["peer"]])
+    memory = "-" if unmeasured else f"{_memory(row['segkit'])} / {_memory(row['peer'])} MiB"
     return [
         row["what"],
         _times(row["segkit"]),
         _times(row["peer"]),
         _wanted(ratio(row), row["wanted"]),
         memory,
-        _wanted(ratio(row, "peak_bytes"), row["wanted_memory"]),
+        "-" if unmeasured else _wanted(ratio(row, "peak_bytes"), row["wanted_memory"]),
         row["equal"],
     ]
 
