@@ -164,16 +164,16 @@ def test_resuming_extends_a_run_and_refuses_other_settings(trained, tmp_path):
 
 def test_a_time_budget_ends_in_time_with_a_final_checkpoint(trained):
     raw, work = trained
-    done = segkit(
-        *("train", raw, "2d", "-w", work, "--time-budget", "15s"),
-        *("--set", "sampling.batch_size=2", "sampling.patch_size=[32,32]"),
-    )
+    train = ("train", raw, "2d", "-w", work)
+    small = ("--set", "sampling.batch_size=2", "sampling.patch_size=[32,32]")
+    done = segkit(*train, "--time-budget", "15s", *small)
     fold = work / raw.name / "models" / "default_2d" / "fold_0"
     assert (fold / "final.pt").is_file()
     assert "no final validation" in done.stderr
     records = [json.loads(line) for line in (fold / "log.jsonl").read_text().splitlines()]
     assert records[-1]["learning_rate"] < 0.01
     assert sum(record["iterations"] for record in records) > 0
+    assert "no final validation" in segkit(*train, "--resume", *small).stderr
 
 
 def test_ctrl_c_ends_with_130_and_nothing_is_lost(trained):

@@ -41,7 +41,8 @@ def train(options: opt.Train) -> Outcome:
     text = train_task(dataset, task, options, resume=options.resume)
     if not task.recipe.final_validation:
         return Outcome(text=text)
-    if options.time_budget is not None:
+    # A run that goes on keeps the budget it began with.
+    if read_record(model_folder(dataset, task) / f"fold_{task.fold}").budget_seconds is not None:
         log.info("the time budget is spent: no final validation; use predict and evaluate")
         return Outcome(text=text)
     return Outcome(text=f"{text}\n{validate_fold(dataset, task, options)}")
