@@ -71,6 +71,20 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def failures_told(path: Path) -> Iterator[None]:
+    """Turn a failure of the file system while ``path`` is written into a user's error.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        fix = "check free space and permissions"
+        raise UserError(f"cannot write the file: {error}", where=path, fix=fix) from None
+
+
 def _umask() -> int:
     # It can only be read by setting it, which must not happen in two threads at once.
     with _UMASK_LOCK:

@@ -18,7 +18,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Number format of the forward pass; weights and loss stay float32."""
+    """Number format of the forward pass; in training, weights and loss stay float32."""
 
     device_type: str
     dtype: torch.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +23,23 @@ from segkit.preprocessing.pipeline import (
     CaseRecord,
     PreprocessedCase,
     cropped_view,
+    matrices_back,
     preprocess_case,
 )
-from segkit.preprocessing.resample import apply_matrices, axis_matrices, separate_axis
-from segkit.runtime import available_memory
+from segkit.preprocessing.resample import apply_matrices
+from segkit.runtime import available_memory, log
 from segkit.types import Volume
 
-LINEAR = 1
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What is written of a case; its image is not part of it, and need not stay in memory."""
+
+    logits: Tensor
+    """(out, Z, Y, X) float32 on the network's grid; any device."""
+    record: CaseRecord
+    invalid_zyx: np.ndarray
+    """(Z, Y, X) bool in the stored grid: voxels without image information."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,42 +68,52 @@ class CasePredictor:
         needed = outputs * math.prod(prepared.image.shape[1:]) * torch.float32.itemsize
         return 2 * needed > _free_memory(self.device)
 
-    def logits(self, prepared: PreprocessedCase) -> Tensor:
-        """Predict a preprocessed case; returns (out, Z, Y, X) float32.
+    def predict(self, prepared: PreprocessedCase) -> Prediction:
+        """Predict a preprocessed case.
 
         Where the plan makes invalid voxels background, tiles of only such voxels stay zero.
         """
-        invalid = self._invalid(prepared)
-        return predict_logits(
+        record, invalid = prepared.record, self._forced(prepared.invalid_zyx)
+        logits = predict_logits(
             self.forwards,
             prepared.image,
             self.model.settings.patch_size,
             self.settings,
             self.device,
-            None if invalid is None else invalid_when_resampled(invalid, prepared.record),
+            None if invalid is None else invalid_when_resampled(invalid, record),
         )
+        return Prediction(logits=logits, record=record, invalid_zyx=prepared.invalid_zyx)
 
     def write(
-        self,
-        prepared: PreprocessedCase,
-        logits: Tensor,
-        output: Path,
-        *,
-        keep_probabilities: bool = False,
+        self, prediction: Prediction, output: Path, *, keep_probabilities: bool = False
     ) -> None:
         """Write the label map of a case, on the grid of its image.
 
+        Logits on a device that is too small for it are taken to main memory, which is logged.
+
         Args:
-            prepared: The case.
-            logits: Of :meth:`logits`.
+            prediction: Of the case.
             output: Label file or folder to write, as ``label_files.label_path`` names it.
             keep_probabilities: Also write ``CASE.npz`` beside it.
 
         Raises:
             UserError: the place cannot be written.
         """
-        record, schema = prepared.record, self.model.description.labels
-        invalid = self._invalid(prepared)
+        try:
+            self._write(prediction, output, keep_probabilities)
+            return
+        except torch.cuda.OutOfMemoryError:
+            # Repeated below, where this exception no longer holds on to the memory.
+            pass
+        device = prediction.logits.device
+        log.warning("%s is too small for the label map; making it in main memory, slower", device)
+        torch.cuda.empty_cache()
+        in_memory = dataclasses.replace(prediction, logits=prediction.logits.cpu())
+        self._write(in_memory, output, keep_probabilities)
+
+    def _write(self, prediction: Prediction, output: Path, keep_probabilities: bool) -> None:
+        logits, record = prediction.logits, prediction.record
+        schema, invalid = self.model.description.labels, self._forced(prediction.invalid_zyx)
         if keep_probabilities:
             shares = probabilities(logits, record, schema, invalid)
             save_probabilities(output.with_name(f"{record.case}.npz"), shares)
@@ -101,9 +122,9 @@ class CasePredictor:
         layout, ending = self.model.settings.label_layout, self.model.description.label_ending
         write_label_map(output, labels, schema, layout, ending)
 
-    def _invalid(self, prepared: PreprocessedCase) -> np.ndarray | None:
-        forced = self.model.plan.force_invalid_to_background
-        return prepared.invalid_zyx if forced else None
+    def _forced(self, invalid_zyx: np.ndarray) -> np.ndarray | None:
+        """Return the voxels that the plan makes background."""
+        return invalid_zyx if self.model.plan.force_invalid_to_background else None
 
 
 def _free_memory(device: torch.device) -> int:
@@ -125,7 +146,6 @@ def invalid_when_resampled(invalid_stored: np.ndarray, record: CaseRecord) -> np
         interpolation back to the file's grid does not bring them to a valid voxel.
     """
     valid = ~cropped_view(invalid_stored, record)
-    apart = separate_axis(record.spacing_resampled_mm, record.spacing_mm)
-    back = axis_matrices(record.shape_resampled, record.shape_after_crop, LINEAR, apart)
+    _, back = matrices_back(record)
     reached = apply_matrices(valid, tuple(None if m is None else m.T for m in back))
     return reached == 0

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from segkit.errors import UserError
+from segkit.networks.blocks import CONVOLUTIONS
 from segkit.planning.plan import NetworkPlan
 from segkit.precision import Precision, channels_last_format
 from segkit.types import Shape
@@ -26,8 +27,6 @@ Engine = Callable[[nn.Module, Tensor, Precision], Forward]
 
 MOST_APART: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Logits of an engine and of torch in float32 may differ by this share of their spread (RMS)."""
-
-_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def start_engine(name: str, network: nn.Module, trial: Tensor, precision: Precision) -> Forward:
@@ -46,13 +45,12 @@ def start_engine(name: str, network: nn.Module, trial: Tensor, precision: Precis
     assert not network.training, "networks must be in eval mode"
     if name not in ENGINES:
         raise UserError(f"unknown engine {name!r}", fix=f"use one of {', '.join(ENGINES)}")
-    if name == "torch":
-        return torch_engine(network, trial, precision)
-    if precision.device_type != "cpu":
+    if name != "torch" and precision.device_type != "cpu":
         what = f"the engine {name} runs on the CPU only"
         raise UserError(what, where="--engine", fix="use --device cpu, or --engine torch")
     forward = ENGINES[name](network, trial, precision)
-    check_parity(name, forward, network, trial, MOST_APART[precision.dtype])
+    if name != "torch":
+        check_parity(name, forward, network, trial, MOST_APART[precision.dtype])
     return forward
 
 
@@ -64,12 +62,12 @@ def trial_input(network: NetworkPlan, channels: int, patch_size: Shape) -> Tenso
 
 
 def torch_engine(network: nn.Module, trial: Tensor, precision: Precision) -> Forward:
-    """Run the network in torch; its weights are brought to the precision once and for all."""
+    """Run the network in torch; its weights are changed to the precision, once and for all."""
     on_cpu = precision.device_type == "cpu"
     layout = channels_last_format(trial.ndim) if on_cpu else torch.preserve_format
     device = next(network.parameters()).device
     for module in network.modules():
-        if isinstance(module, _CONVOLUTIONS):
+        if isinstance(module, CONVOLUTIONS):
             module.to(dtype=precision.dtype, memory_format=layout)  # type: ignore[call-overload]
 
     def forward(batch: Tensor) -> Tensor:

@@ -15,11 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from segkit.dataset.labels import BACKGROUND, LabelSchema
-from segkit.files import atomic_write
-from segkit.preprocessing.pipeline import CaseRecord, cropped_view
-from segkit.preprocessing.resample import axis_matrices, separate_axis
+from segkit.files import atomic_write, failures_told
+from segkit.preprocessing.pipeline import CaseRecord, cropped_view, matrices_back
 
-LINEAR = 1
 _SLAB_VOXELS = {"cpu": 1 << 18}
 _SLAB_VOXELS_ELSEWHERE = 1 << 23
 """Output voxels of a slab: what fits a cache, or what fills a GPU."""
@@ -81,8 +79,11 @@ def probabilities(
     certain = 0.0 if schema.sigmoid else 1.0
     result = np.zeros((len(logits), *record.shape_stored), dtype=np.float32)
     result[BACKGROUND] = certain
-    for target, channels in _slabs(torch.as_tensor(logits), result, record):
-        slab = torch.stack(list(channels))
+    logits = torch.as_tensor(logits)
+    for target, channels in _slabs(logits, result, record, together=len(logits)):
+        slab = logits.new_empty(target.shape, dtype=torch.float32)
+        for place, channel in zip(slab, channels, strict=True):
+            place.copy_(channel)
         shares = slab.sigmoid_() if schema.sigmoid else slab.softmax(dim=0)
         target[...] = shares.numpy(force=True)
     if invalid_stored is not None:
@@ -92,30 +93,35 @@ def probabilities(
 
 
 def save_probabilities(path: Path, probabilities: np.ndarray) -> None:
-    """Write a compressed .npz with the float32 array ``probabilities``, as nnU-Net does."""
-    with atomic_write(path) as stream:
+    """Write a compressed .npz with the float32 array ``probabilities``, as nnU-Net does.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    with failures_told(path), atomic_write(path) as stream:
         np.savez_compressed(stream, probabilities=probabilities.astype(np.float32, copy=False))
 
 
 def _slabs(
-    logits: Tensor, stored: np.ndarray, record: CaseRecord
+    logits: Tensor, stored: np.ndarray, record: CaseRecord, *, together: int = 1
 ) -> Iterator[tuple[np.ndarray, Iterator[Tensor]]]:
     """Cut the crop into slabs: where each belongs in ``stored``, and its channels' logits.
 
     The target is a view (C, n, Y, X); the channels come one after the other, (n, Y, X) float32,
     resampled linearly to the grid before preprocessing. Slabs run along the axis that takes the
-    nearest neighbour, if there is one, so that both others are interpolated linearly.
+    nearest neighbour, if there is one, so that both others are interpolated linearly. They are the
+    thinner, the more channels are held ``together``.
     """
-    apart = separate_axis(record.spacing_resampled_mm, record.spacing_mm)
+    apart, matrices = matrices_back(record)
     front = apart or 0
     shape = tuple(logits.shape[1:])
     assert shape == tuple(record.shape_resampled), (shape, record.shape_resampled)
-    matrix = axis_matrices(shape, record.shape_after_crop, LINEAR, apart)[front]
+    matrix = matrices[front]
     logits = logits.movedim(1 + front, 1)
     targets = np.moveaxis(cropped_view(stored, record), 1 + front, 1)
     _, depth, *plane = targets.shape
     voxels = _SLAB_VOXELS.get(logits.device.type, _SLAB_VOXELS_ELSEWHERE)
-    step = max(1, voxels // max(1, plane[0] * plane[1]))
+    step = max(1, voxels // max(1, together * plane[0] * plane[1]))
     for start in range(0, depth, step):
         planes = slice(start, start + step)
         used, mix = (planes, None) if matrix is None else _band(matrix[planes], logits.device)

@@ -20,8 +20,10 @@ from segkit.precision import PrecisionName
 from segkit.runtime import log, progress
 from segkit.types import Shape
 
-BATCH_VOXELS = {"cpu": 2**17, "cuda": 2**23}
-"""Voxels of patches that go through a network together: what fills the device, and hardly more."""
+BATCH_VOXELS = {"cpu": 2**18, "cuda": 2**21}
+"""Voxels of patches that go through a network together: what fills the device, and hardly more.
+
+On a CPU several small patches: torch takes slower convolutions for small single samples."""
 
 Flip = tuple[int, ...]
 """Axes of (C, Z, Y, X) that are mirrored."""
@@ -72,8 +74,9 @@ def predict_logits(
             time of the prediction.
         patch_size: Two or three axes.
         settings: Step, flips and batch.
-        device: Where logits are added up. If the image and its logits do not fit there besides
-            the networks, they stay in main memory, which is slower and logged.
+        device: Where logits are added up. Where its memory does not suffice, batches get smaller;
+            if the image and its logits do not fit there besides the networks, they stay in main
+            memory, which is slower. Either is logged.
         invalid: (Z, Y, X) bool on the grid of ``image``; tiles that are wholly invalid are not
             predicted and count as zeros. Of an image without any valid voxel one tile is
             predicted.
@@ -82,7 +85,7 @@ def predict_logits(
         (out, Z, Y, X) float32, on ``device`` or in main memory.
 
     Raises:
-        UserError: the device is too small for the batch, or logits are NaN or infinite.
+        UserError: the device is too small for a single patch, or logits are NaN or infinite.
     """
     assert forwards, "no network to predict with"
     device = torch.device(device)
@@ -97,10 +100,10 @@ def predict_logits(
         _slide,
         tiles=tiles,
         flips=_flips(settings.mirror_axes, len(patch_size)),
-        batch_size=settings.batch_size or default_batch_size(patch, device),
         forward=functools.partial(_forward, forwards, flat=len(patch_size) == 2),
     )
-    logits = _with_fallback(slide, padded, device)
+    batch_size = settings.batch_size or default_batch_size(patch, device)
+    logits = _with_fallback(slide, padded, device, batch_size)
     inner = [slice(b, n - a) for (b, a), n in zip(padding, padded.shape[1:], strict=True)]
     return logits[(slice(None), *inner)]
 
@@ -133,22 +136,23 @@ def _flips(mirror_axes: Sequence[int], ndim: int) -> list[Flip]:
 
 
 def _with_fallback(
-    slide: Callable[[Tensor], Tensor], image: Tensor, device: torch.device
+    slide: Callable[..., Tensor], image: Tensor, device: torch.device, batch_size: int
 ) -> Tensor:
-    """Keep image and logits on the device, or in main memory where that fails."""
-    try:
-        return _finite(slide(image.to(device)))
-    except torch.cuda.OutOfMemoryError:
-        # Retried below, where this exception no longer holds on to the memory.
-        pass
-    log.warning("the logits do not fit on %s; collecting them in main memory, slower", device)
-    torch.cuda.empty_cache()
-    try:
-        return _finite(slide(image.cpu()))
-    except torch.cuda.OutOfMemoryError:
-        what = f"{device} has too little memory for the network and its batch"
-        fix = "use a larger GPU, or --device cpu"
-        raise UserError(what, where=f"device {device}", fix=fix) from None
+    """Keep image and logits on the device, or in main memory where single patches fail too."""
+    sizes = [batch_size >> halvings for halvings in range(batch_size.bit_length())]
+    for place, size in itertools.product((device, torch.device("cpu")), sizes):
+        try:
+            return _finite(slide(image.to(place), batch_size=size))
+        except torch.cuda.OutOfMemoryError:
+            # Retried outside, where this exception no longer holds on to the memory.
+            pass
+        if place == device and size == batch_size:
+            what = "%s has too little memory; trying smaller batches, then logits in main memory"
+            log.warning(what, device)
+        torch.cuda.empty_cache()
+    what = f"{device} has too little memory for the network and a single patch"
+    fix = "use a larger GPU, or --device cpu"
+    raise UserError(what, where=f"device {device}", fix=fix)
 
 
 def _slide(

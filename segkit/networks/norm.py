@@ -39,7 +39,7 @@ _ALL_GRADIENTS = [True] * 3
 
 
 class _ChannelsLastNorm(torch.autograd.Function):
-    """Keeps its input and its output, which the next layer keeps too; statistics in float32."""
+    """Keeps its input and, if activated, its output, as the next layer does; float32 statistics."""
 
     @staticmethod
     def forward(
@@ -53,7 +53,9 @@ class _ChannelsLastNorm(torch.autograd.Function):
             )
         if slope != 1:
             F.leaky_relu_(result, slope)
-        ctx.save_for_backward(features, result, weight, statistics)
+        # Without an activation the output says nothing that the gradient needs.
+        kept = result if slope != 1 else None
+        ctx.save_for_backward(features, kept, weight, statistics)
         ctx.eps, ctx.slope = eps, slope
         return result
 

@@ -15,11 +15,15 @@ from segkit.errors import UserError
 from segkit.planning.plan import ConfigurationPlan, Plan
 from segkit.preprocessing.normalize import clear_outside, normalize
 from segkit.preprocessing.resample import (
+    axis_matrices,
     resample_image,
     resample_segmentation,
     resampled_shape,
+    separate_axis,
 )
 from segkit.types import Geometry, Spacing, Volume
+
+_LINEAR = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +164,21 @@ def cropped_view(stored: np.ndarray, record: CaseRecord) -> np.ndarray:
         stored = reorient_view(stored, record.geometry.orientation(), record.orientation)
     leading = (slice(None),) * (stored.ndim - 3)
     return _transposed(stored, record.transpose_forward)[leading + box_slices(record.bbox)]
+
+
+def matrices_back(record: CaseRecord) -> tuple[int | None, tuple[np.ndarray | None, ...]]:
+    """Return how linear interpolation leads from the network's grid back to the cropped one.
+
+    Args:
+        record: Of the case.
+
+    Returns:
+        The axis that takes the nearest neighbour, if any, and a matrix (after crop, resampled)
+        for every axis, None where the axis stays as it is.
+    """
+    apart = separate_axis(record.spacing_resampled_mm, record.spacing_mm)
+    shapes = record.shape_resampled, record.shape_after_crop
+    return apart, axis_matrices(*shapes, _LINEAR, apart)
 
 
 def _planned(volume: Volume, array: np.ndarray, plan: Plan) -> tuple[np.ndarray, Spacing]:

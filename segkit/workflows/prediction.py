@@ -14,14 +14,13 @@ from segkit.dataset.description import load_description
 from segkit.dataset.image_io import KNOWN_ENDINGS
 from segkit.dataset.label_files import LabelLayout, label_path
 from segkit.errors import UsageError, UserError
-from segkit.inference.case import CasePredictor
+from segkit.inference.case import CasePredictor, Prediction
 from segkit.inference.engines import start_engine, trial_input
 from segkit.inference.model import load_model, load_networks, trained_folds
 from segkit.inference.predictor import PredictionSettings
 from segkit.inference.stages import Stages, overlapped
 from segkit.parallel import gather
 from segkit.precision import choose_precision
-from segkit.preprocessing.pipeline import PreprocessedCase
 from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.workflows.common import Outcome, open_workspace
 from segkit.workspace import find_dataset
@@ -99,12 +98,12 @@ def predict_cases(
     _check_targets(targets.values(), cases, output, layout)
     output.mkdir(parents=True, exist_ok=True)
 
-    def write(case: Case, prepared: PreprocessedCase, logits: torch.Tensor) -> None:
-        predictor.write(prepared, logits, targets[case.id], keep_probabilities=keep_probabilities)
+    def write(case: Case, prediction: Prediction) -> None:
+        predictor.write(prediction, targets[case.id], keep_probabilities=keep_probabilities)
 
     stages = Stages(
         read=predictor.read,
-        compute=predictor.logits,
+        compute=predictor.predict,
         write=write,
         alone=predictor.needs_all_memory,
     )

@@ -8,6 +8,7 @@ import torch
 
 from segkit.dataset.labels import LabelClass, LabelSchema, Region
 from segkit.dataset.orientation import reorient
+from segkit.errors import UserError
 from segkit.inference import export
 from segkit.inference.export import logits_to_segmentation, probabilities, save_probabilities
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
@@ -280,6 +281,26 @@ def test_saved_probabilities_come_back_bit_by_bit(tmp_path):
         assert content["probabilities"].dtype == np.float32
         np.testing.assert_array_equal(content["probabilities"], values)
     assert [path.name for path in tmp_path.iterdir()] == ["case.npz"]
+
+
+def test_a_place_for_probabilities_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write the file"):
+        save_probabilities(tmp_path / "file" / "case.npz", np.zeros((2, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("voxels", [1, 30, 100])
+def test_slabs_of_probabilities_are_the_thinner_the_more_channels_there_are(monkeypatch, voxels):
+    logits = np.random.default_rng(0).normal(size=(3, 4, 3, 2)).astype(np.float32)
+    case, schema = record((8, 5, 2), (4, 3, 2), spacing_mm=(1.0, 1.2, 2.0)), labels(1, 2)
+    expected = probabilities(logits, case, schema)
+    sizes, copied = [], torch.Tensor.copy_
+    monkeypatch.setattr(export, "_SLAB_VOXELS", {"cpu": voxels})
+    monkeypatch.setattr(
+        torch.Tensor, "copy_", lambda into, other: sizes.append(into.numel()) or copied(into, other)
+    )
+    np.testing.assert_allclose(probabilities(logits, case, schema), expected, rtol=1e-6)
+    assert 3 * max(sizes) <= max(voxels, 3 * 5 * 2)
 
 
 STRUCTURES = LabelSchema(

@@ -140,7 +140,7 @@ def predict(monkeypatch, model, case, output, **settings):
         model=model, forwards=(), settings=PredictionSettings(), device=torch.device("cpu")
     )
     found = predictor.read(case)
-    predictor.write(found, predictor.logits(found), output, **settings)
+    predictor.write(predictor.predict(found), output, **settings)
     return prepared.seg
 
 
@@ -276,7 +276,7 @@ def test_tiles_without_a_valid_voxel_are_skipped_only_where_the_plan_says_so(tmp
         )
         prepared = predictor.read(case)
         prepared.invalid_zyx[:6] = True
-        predictor.logits(prepared)
+        predictor.predict(prepared)
         tiles = math.prod(-(-n // 4) for n in prepared.image.shape[1:])
         assert len(given) == (tiles // 2 if forced else tiles)
 
@@ -297,6 +297,33 @@ def test_large_logits_need_all_memory(tmp_path, monkeypatch):
     for free, expected in [(2 * logits - 1, True), (2 * logits, False)]:
         monkeypatch.setattr(inference_case, "available_memory", lambda free=free: free)
         assert predictor.needs_all_memory(prepared) == expected
+
+
+def test_a_device_too_small_for_the_label_map_leaves_it_to_main_memory(
+    tmp_path, monkeypatch, caplog
+):
+    description = describe(tmp_path / "data", CLASSES)
+    model = Model(
+        folder=tmp_path,
+        settings=make_settings("integers"),
+        plan=make_plan(),
+        description=description,
+    )
+    case, indices = make_case(tmp_path / "data", description.labels, "integers")
+    tried = []
+
+    def export(*given):
+        tried.append(given)
+        if len(tried) == 1:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return logits_to_segmentation(*given)
+
+    monkeypatch.setattr(inference_case, "logits_to_segmentation", export)
+    predict(monkeypatch, model, case, tmp_path / "a.nii.gz")
+    assert len(tried) == 2
+    assert "main memory" in caplog.text
+    found = read_label_map(tmp_path / "a.nii.gz", description.labels).array
+    np.testing.assert_array_equal(found, indices)
 
 
 def test_a_model_folder_without_a_layout_predicts_integers(tmp_path):

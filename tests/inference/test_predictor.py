@@ -117,7 +117,7 @@ def test_flips_and_tiles_share_batches():
 
 
 def test_by_default_small_patches_fill_a_batch_and_large_ones_go_alone():
-    assert [default_batch_size(patch, CPU) for patch in [(1, 64, 64), (64, 64, 64)]] == [32, 1]
+    assert [default_batch_size(patch, CPU) for patch in [(1, 64, 64), (64, 64, 64)]] == [64, 1]
     assert default_batch_size((64, 64, 64), torch.device("cuda")) > 1
 
 
@@ -203,14 +203,41 @@ def test_out_of_memory_falls_back_to_main_memory_and_says_so(caplog):
     with caplog.at_level(logging.WARNING, logger="segkit"):
         logits = predict_logits([FailsOnce(1)], image, (4, 4, 4), PredictionSettings(), CPU)
     assert [record.message for record in caplog.records] == [
-        "the logits do not fit on cpu; collecting them in main memory, slower"
+        "cpu has too little memory; trying smaller batches, then logits in main memory"
     ]
+    np.testing.assert_allclose(logits[0], image[0], atol=1e-6)
+
+
+class FailsAbove(Pointwise):
+    """Runs out of memory above a batch size."""
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most, self.tried = most, []
+
+    def forward(self, x):
+        self.tried.append(len(x))
+        if len(x) > self.most:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("most", "tried"), [(9, [9]), (4, [9, 4, 4, 1]), (3, [9, 4] + [2] * 4 + [1])]
+)
+def test_batches_are_halved_until_they_fit(caplog, most, tried):
+    network, image = FailsAbove(most), noise(1, 4, 12, 12)
+    settings = PredictionSettings(step=1.0, batch_size=9)
+    with caplog.at_level(logging.WARNING, logger="segkit"):
+        logits = predict_logits([network], image, (4, 4, 4), settings, CPU)
+    assert network.tried == tried
+    assert len(caplog.records) == (most < 9)
     np.testing.assert_allclose(logits[0], image[0], atol=1e-6)
 
 
 def test_out_of_memory_again_is_told_to_the_user():
     with pytest.raises(UserError, match="too little memory"):
-        predict_logits([FailsOnce(2)], noise(1, 4, 4, 4), (4, 4, 4), PredictionSettings(), CPU)
+        predict_logits([FailsAbove(0)], noise(1, 4, 4, 4), (4, 4, 4), PredictionSettings(), CPU)
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory():

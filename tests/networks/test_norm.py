@@ -58,6 +58,15 @@ def test_the_result_and_its_gradient_are_channels_last(shape):
     assert features.grad.is_contiguous(memory_format=layout)
 
 
+@pytest.mark.parametrize(("slope", "saved"), [(LEAKY_SLOPE, 2), (1.0, 1)])
+def test_the_output_is_kept_for_the_gradient_only_where_it_is_activated(slope, saved):
+    features, weight, bias = drawn(SHAPES[0])
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        norm_of(features, weight.requires_grad_(), bias, slope)
+    assert kept.count(features.shape) == saved
+
+
 def test_statistics_of_bfloat16_features_are_not_rounded():
     features, weight, bias = drawn((2, 3, 20, 20, 20), torch.float32)
     rounded = features.bfloat16()

@@ -6,8 +6,7 @@ direction, as SimpleITK and as nibabel see them.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from segkit.dataset.image_io.formats import (
 )
 from segkit.dataset.image_io.header import Header, check_geometry, read_header
 from segkit.errors import UserError
+from segkit.files import failures_told
 from segkit.types import Geometry, Volume
 
 __all__ = [
@@ -139,7 +139,7 @@ def write_labels(path: Path, labels_zyx: np.ndarray, geometry: Geometry) -> None
     kept = labels_zyx.dtype in (np.uint8, np.uint16)
     labels = np.ascontiguousarray(labels_zyx, dtype=None if kept else _smallest_type(highest))
     ending = ending_of(path)
-    with _told(path):
+    with failures_told(path):
         if ending in NIFTI:
             io_module("nibabel").write(path, labels, geometry)
         elif ending in TIFF and geometry.stored_ndim == 3:
@@ -167,7 +167,7 @@ def write_masks(path: Path, masks_czyx: np.ndarray, geometry: Geometry) -> None:
         what = f"a {ending} file cannot hold several masks"
         fix = f"use one of {', '.join(SEVERAL_MASKS)}, or store bitmasks or one file a structure"
         raise UserError(what, where=path, fix=fix)
-    with _told(path):
+    with failures_told(path):
         if ending in NIFTI:
             io_module("nibabel").write(path, masks_czyx, replace(geometry, stored_ndim=3))
         else:
@@ -195,7 +195,7 @@ def write_geometry(
             cannot be written.
     """
     ending = ending_of(source)
-    with _told(target):
+    with failures_told(target):
         if ending in NIFTI:
             io_module("nibabel").write_geometry(source, target, geometry, move)
         elif ending in TIFF and move is None:
@@ -211,16 +211,6 @@ def _smallest_type(highest: int) -> type[np.integer]:
     if highest < 65536:
         return np.uint8 if highest < 256 else np.uint16
     return np.int32 if highest < 2**31 else np.int64
-
-
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Turn a failure of the file system into a user's error."""
-    try:
-        yield
-    except OSError as error:
-        fix = "check free space and permissions"
-        raise UserError(f"cannot write the file: {error}", where=path, fix=fix) from None
 
 
 def _read(path: Path, reader: str | None, *, labels: bool) -> Volume:
