@@ -6,10 +6,13 @@
 nnU-Net runs the transforms its trainer sets up, one patch at a time as its workers do; segkit
 augments batches. Both start from the same patches of real images and end with the segmentation in
 all resolutions of deep supervision. Times are per patch; memory is above that of the patches.
+Random numbers differ, so that only the distributions of the results are compared: the share of the
+foreground and the mean and deviation of the intensities, over all patches of all repeats.
 """
 
 import argparse
 import itertools
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +21,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarking import Row, alternate, measured, parse, run_side, save
+from benchmarking import Row, Sample, alternate, measured, parse, run_side, save
 
 SAMPLES = 12
-"""Different patches that are gone through again and again."""
+"""Different patches, at most, that are gone through again and again."""
+
+DISTRIBUTION = ("foreground", "mean", "deviation")
+"""What is compared of the results, which random numbers make different."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +100,18 @@ def measure(options: argparse.Namespace, name: str) -> Row:
         segkit=found["segkit"],
         peer=found["peer"],
         wanted=4,
+        equal=agreement(found),
     )
+
+
+def agreement(found: dict[str, tuple[Sample, ...]]) -> str:
+    """Tell the distributions of both sides' results, segkit's first."""
+
+    def mean(side: str, key: str) -> float:
+        return statistics.mean(sample.result[key] for sample in found[side])
+
+    pairs = [f"{key} {mean('segkit', key):.4f} / {mean('peer', key):.4f}" for key in DISTRIBUTION]
+    return ", ".join(pairs)
 
 
 def measure_peer(options: argparse.Namespace) -> None:
@@ -109,13 +126,19 @@ def measure_peer(options: argparse.Namespace) -> None:
     np.random.seed(options.seed)
     torch.manual_seed(options.seed)
     warm_up_blur(transforms, samples[0][0])
-    order = itertools.cycle(samples)
+    # It changes what it is given, so that what the results are compared by starts from copies.
+    order, unchanged = (
+        itertools.cycle([(i.clone(), s) for i, s in samples]),
+        itertools.cycle(samples),
+    )
 
-    def augment() -> None:
-        image, seg = next(order)
-        transforms(image=image, segmentation=seg)
+    def augment(*, fresh: bool = False) -> tuple[Any, Any]:
+        image, seg = next(unchanged if fresh else order)
+        image = image.clone() if fresh else image
+        result = transforms(image=image, segmentation=seg)
+        return result["image"][None], result["segmentation"][0][None]
 
-    report(options, augment, 1)
+    report(options, augment, 1, len(samples))
 
 
 def measure_segkit(options: argparse.Namespace) -> None:
@@ -134,18 +157,19 @@ def measure_segkit(options: argparse.Namespace) -> None:
         torch.from_numpy, patches(options.data, task, sampled_patch_size(settings, config))
     )
     batches = list(zip(images.split(task.batch), segs.split(task.batch), strict=True))
-    order = itertools.cycle(batch for batch in batches if len(batch[0]) == task.batch)
+    order = itertools.cycle(batches)
     generator = torch.Generator().manual_seed(options.seed)
     sizes = [
         [round(n * s) for n, s in zip(task.patch, scale, strict=True)] for scale in scales(task)
     ]
 
-    def augment() -> None:
-        _, seg = augmenter(*next(order), generator)
+    def augment(*, fresh: bool = False) -> tuple[Any, Any]:
+        image, seg = augmenter(*next(order), generator)
         for size in sizes:
             resize_segmentation(seg, size)
+        return image, seg
 
-    report(options, augment, task.batch)
+    report(options, augment, task.batch, len(batches))
 
 
 SIDES = {"peer": measure_peer, "segkit": measure_segkit}
@@ -162,8 +186,14 @@ def prepare(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
 
 
-def report(options: argparse.Namespace, augment: Callable[[], None], count: int) -> None:
-    """Augment for a while after a few rounds that do not count; report the time per patch."""
+def report(
+    options: argparse.Namespace, augment: Callable[..., tuple[Any, Any]], count: int, rounds: int
+) -> None:
+    """Augment ``count`` patches a time for a while, after a few times that do not count.
+
+    Reports the time per patch, and the distribution of the results of half as long again, in
+    whole ``rounds`` through all patches.
+    """
     # What the first rounds take belongs to the memory, for it is kept; their time does not count.
     with measured() as result:
         for _ in range(3):
@@ -173,6 +203,18 @@ def report(options: argparse.Namespace, augment: Callable[[], None], count: int)
             augment()
             done += count
         result["seconds"] = passed / done
+        found: list[tuple[float, ...]] = []
+        while not found or time.perf_counter() - begun < 1.5 * options.seconds:
+            for _ in range(rounds):
+                found += distribution(*augment(fresh=True))
+        for key, values in zip(DISTRIBUTION, zip(*found, strict=True), strict=True):
+            result[key] = statistics.mean(values)
+
+
+def distribution(image: Any, seg: Any) -> Iterator[tuple[float, ...]]:
+    """Share of the foreground, mean and deviation of the intensities of every patch."""
+    for one, labels in zip(image, seg, strict=True):
+        yield float((labels > 0).float().mean()), float(one.mean()), float(one.std())
 
 
 def peer_transforms(task: Task) -> tuple[Any, tuple[int, ...]]:
@@ -229,7 +271,7 @@ def patches(data: Path, task: Task, size: tuple[int, ...]) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     cases = list(itertools.islice(read(data / task.dataset, task), SAMPLES))
     images, segs = [], []
-    for image, seg in itertools.islice(itertools.cycle(cases), SAMPLES):
+    for image, seg in itertools.islice(itertools.cycle(cases), SAMPLES - SAMPLES % task.batch):
         centre = rng.choice(np.argwhere(seg[0] > 0))
         lower = centre - np.asarray(size) // 2
         images.append(cut(image, lower, size, 0))

@@ -128,6 +128,18 @@ def test_blocks_make_no_difference(size, patch, monkeypatch):
     assert torch.equal(whole[1], parts[1])
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int8])
+@pytest.mark.parametrize("shape", [(5, 7), (4, 6, 5)])
+def test_cells_of_one_label_are_told_from_others(shape, dtype):
+    seg = blocks(shape, [-1, 0, 2, torch.iinfo(dtype).max - 1]).to(dtype)
+    strides = list(seg.stride())
+    known = sampling._agreed(seg.flatten(), strides)
+    for cell in np.ndindex(*(size - 1 for size in shape)):
+        labels = seg[tuple(slice(i, i + 2) for i in cell)].unique()
+        found = known[int(np.dot(cell, strides))]
+        assert found == labels[0] if len(labels) == 1 else found < -1
+
+
 def test_votes_of_two_labels_equal_those_of_many():
     """The quick vote, and the one that takes all labels in turn, of random cells."""
     rng = torch.Generator().manual_seed(0)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -20,8 +21,7 @@ from segkit.dataset.labels import INVALID
 from segkit.training.augment.affine import AffineMap
 
 CPU_BLOCK = 1 << 17
-"""Output voxels treated at once on a CPU: all intermediates stay in the cache, and torch does
-not split such small operations over cores, where waiting would cost more than it gains."""
+"""Output voxels treated at once on a CPU, whose intermediates stay in the cache."""
 SEEN = float(1 << 17)
 """Added to labels (int16 or int8) that were counted: beyond any label, and exact in float32."""
 ROUNDING = 1e-3
@@ -106,15 +106,16 @@ def sample_affine(
     planes = len(patch) == 2
     image_out = image.new_empty(0 if planes else len(image), *patch)
     seg_out = seg.new_empty(len(seg), *patch)
-    channels, labels = _cut(image[: len(image_out)], box, 0.0).flatten(1), _cut(seg, box, None)
+    channels = _cut(image[: len(image_out)], box, 0.0).flatten(1)
+    labels = _cut(seg, box, None).flatten(1)
+    agreed = [_agreed(row, _strides(box)) for row in labels]
     for block in _blocks(patch, image.device):
         cells = _locate(_positions(mapping, block, box, image.device), box)
         size = tuple(map(len, block))
         where = tuple(slice(axis.start, axis.stop) for axis in block)
         for channel, out in zip(channels, image_out, strict=True):
             out[where] = _interpolate(channel, cells).reshape(size)
-        for row, out in zip(labels.flatten(1), seg_out, strict=True):
-            out[where] = _vote(row, cells).reshape(size)
+        seg_out[(slice(None), *where)] = _vote(labels, agreed, cells).reshape(-1, *size)
     return _sample_planes(image, mapping, patch) if planes else image_out, seg_out
 
 
@@ -197,7 +198,7 @@ def _positions(
 def _locate(positions: list[torch.Tensor], box: list[Extent]) -> Cells:
     """Find the cell and the linear weights of every position (used up)."""
     inside = _inside(positions, box)
-    strides = [math.prod(map(len, box[axis + 1 :])) for axis in range(len(box))]
+    strides = _strides(box)
     first = None
     for position, extent, stride in zip(positions, box, strides, strict=True):
         # Beyond the source there is nothing to see: its margin stands for all of it.
@@ -211,6 +212,11 @@ def _locate(positions: list[torch.Tensor], box: list[Extent]) -> Cells:
         strides=strides,
         inside=inside,
     )
+
+
+def _strides(box: list[Extent]) -> list[int]:
+    """Steps between neighbours along every axis of the flat box."""
+    return [math.prod(map(len, box[axis + 1 :])) for axis in range(len(box))]
 
 
 def _inside(positions: list[torch.Tensor], box: list[Extent]) -> torch.Tensor | None:
@@ -237,24 +243,47 @@ def _interpolate(values: torch.Tensor, cells: Cells, axis: int = 0, shift: int =
     return lower.lerp_(upper, cells.fractions[axis])
 
 
-def _vote(labels: torch.Tensor, cells: Cells) -> torch.Tensor:
-    """(N,) label with the largest linear weight among the neighbours, -1 outside."""
-    neighbours = [labels[offset:].index_select(0, cells.first) for offset in cells.offsets()]
-    result, highest = neighbours[0].clone(), neighbours[0].clone()
-    for neighbour in neighbours[1:]:
-        torch.minimum(result, neighbour, out=result)
-        torch.maximum(highest, neighbour, out=highest)
-    if labels.device.type != "cpu":
-        result = _heaviest(torch.stack(neighbours).float(), cells.weights()).to(labels.dtype)
-    # Only cells that see more than one label need a vote: a few percent of a real label map.
-    elif len(mixed := highest.sub_(result).nonzero().flatten()):
-        candidates = torch.stack([row.index_select(0, mixed) for row in neighbours]).float()
-        winners = _heaviest_of_two(candidates, cells.select(mixed))
-        result.index_copy_(0, mixed, winners.to(labels.dtype))
+def _agreed(labels: torch.Tensor, strides: list[int]) -> torch.Tensor:
+    """(M,) label of the cells, by their first voxel, that hold one only; below -1 elsewhere.
+
+    Labels (M + margin,) are smaller than the largest number of their type.
+    """
+    lowest = highest = labels
+    for stride in strides:
+        lowest = torch.minimum(lowest[:-stride], lowest[stride:])
+        highest = torch.maximum(highest[:-stride], highest[stride:])
+    several = highest.sub_(lowest).clamp_(max=1)
+    return lowest.sub_(several, alpha=torch.iinfo(labels.dtype).max)
+
+
+def _vote(labels: torch.Tensor, agreed: list[torch.Tensor], cells: Cells) -> torch.Tensor:
+    """(L, N) label with the largest linear weight among the neighbours, -1 outside."""
+    count = len(cells.first)
+    result = labels.new_empty(len(labels), count)
+    if labels.device.type == "cpu":
+        for known, out in zip(agreed, result, strict=True):
+            torch.index_select(known, 0, cells.first, out=out)
+        # A few percent of a real label map; numpy compares and finds several times faster.
+        mixed = np.flatnonzero(result.numpy() < INVALID)
+        row, cell = map(torch.from_numpy, np.divmod(mixed, count))
+        some = cells.select(cell)
+        some.first.add_(row, alpha=labels.shape[1])
+        winners = _heaviest_of_two(_neighbours(labels.view(-1), some), some)
+        result.view(-1).index_copy_(0, torch.from_numpy(mixed), winners.to(labels.dtype))
+    else:
+        # To find out where a vote is needed would mean to wait for the device.
+        for one, out in zip(labels, result, strict=True):
+            out.copy_(_heaviest(_neighbours(one, cells), cells.weights()))
     if cells.inside is not None:
         # Several times faster than to fill where a mask says so.
         result.sub_(INVALID).mul_(cells.inside.to(labels.dtype)).add_(INVALID)
     return result
+
+
+def _neighbours(labels: torch.Tensor, cells: Cells) -> torch.Tensor:
+    """(2^ndim, N) labels of every cell in float32, ordered as its offsets."""
+    found = [labels[offset:].index_select(0, cells.first) for offset in cells.offsets()]
+    return torch.stack(found).float()
 
 
 def _heaviest_of_two(candidates: torch.Tensor, cells: Cells) -> torch.Tensor:
