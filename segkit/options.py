@@ -63,7 +63,7 @@ class Common:
     jobs: int | None = _flag(
         "-j",
         "--jobs",
-        help="worker processes (default: as CPUs and memory allow)",
+        help="workers (default: as CPUs and memory allow)",
         type=int,
         metavar="N",
     )

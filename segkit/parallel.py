@@ -1,4 +1,4 @@
-"""Work spread over cases: worker processes, errors by case, and workers that die."""
+"""Work spread over cases: worker processes or threads, errors by case, and workers that die."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from concurrent.futures import (
 from typing import Any, TypeVar
 
 from segkit.errors import UserError
-from segkit.runtime import available_memory, cpu_count, progress
+from segkit.runtime import available_memory, cpu_count, log, progress
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def choose_jobs(requested: int | None, *, items: int, bytes_per_job: int = 1 << 29) -> int:
-    """Pick the number of worker processes: as asked, else what CPUs and memory allow."""
+    """Pick the number of workers: as asked, else what CPUs and memory allow."""
     if requested is not None:
         return max(1, min(requested, items))
     by_memory = int(0.8 * available_memory() // max(1, bytes_per_job))
@@ -68,7 +68,9 @@ def map_cases(
 
 @contextlib.contextmanager
 def threads(jobs: int) -> Iterator[Executor]:
-    """Worker threads for :func:`map_cases`; an exception or Ctrl-C leaves what has not begun.
+    """Worker threads for :func:`map_cases`; an exception or Ctrl-C does not wait for them.
+
+    What has not begun is dropped then; what runs cannot be ended, and goes on in the background.
 
     They start at once and share all memory, whereas each process imports everything anew, for
     about half a second. They suit work that is reading, decompressing and array arithmetic, which
@@ -77,8 +79,10 @@ def threads(jobs: int) -> Iterator[Executor]:
     pool = ThreadPoolExecutor(jobs)
     try:
         yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 @contextlib.contextmanager
@@ -113,7 +117,7 @@ def _leave_interrupts_to_parent() -> None:
 
 
 def attempt(function: Callable[[T], R], item: T, name: str) -> R | UserError:
-    """Call the function; a ``UserError`` is returned.
+    """Call the function; a ``UserError`` is returned, without what its traceback keeps alive.
 
     Raises:
         RuntimeError: any other error, naming the case.
@@ -121,7 +125,9 @@ def attempt(function: Callable[[T], R], item: T, name: str) -> R | UserError:
     try:
         return function(item)
     except UserError as error:
-        return error
+        log.debug("case %s failed", name, exc_info=True)
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
     except Exception as error:
         raise RuntimeError(f"case {name}: {type(error).__name__}: {error}") from error
 
@@ -190,8 +196,8 @@ def gather(
     for i, result in progress(results, label, total=len(items)):
         gathered[i] = result
     failed = [i for i, result in enumerate(gathered) if isinstance(result, UserError)]
-    if len(failed) == 1:
-        raise gathered[failed[0]]
+    if failed and len(items) == 1:
+        raise gathered[0]
     if failed:
         blocks = "\n".join(f"[{name(items[i])}] {gathered[i]}" for i in failed)
         raise UserError(f"{label}: {len(failed)} of {len(items)} cases failed\n{blocks}")

@@ -1,6 +1,7 @@
 """The command line from outside: exit codes, messages, help."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -137,3 +138,30 @@ def test_folds():
     assert [fold("0"), fold("04"), fold("all")] == ["0", "4", "all"]
     with pytest.raises(ValueError, match="fold"):
         fold("-1")
+
+
+def test_an_interrupted_program_does_not_wait_for_its_threads():
+    code = """
+import sys, threading
+from segkit.cli import main as cli
+from segkit.parallel import map_cases, threads
+
+def wait_long(number):
+    print("at work", flush=True)
+    threading.Event().wait(600)
+
+def endless(*_):
+    with threads(1) as pool:
+        map_cases(wait_long, [1], label="x", executor=pool)
+
+cli._run = endless
+sys.argv = ["segkit", "validate", "4"]
+sys.exit(cli.main())
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True) as run:
+        assert run.stdout.readline() == "at work\n"
+        run.send_signal(signal.SIGINT)
+        _, messages = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert messages.splitlines()[-1] == "interrupted"

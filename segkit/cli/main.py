@@ -11,6 +11,7 @@ import inspect
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -48,7 +49,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code.
+
+    Args:
+        arguments: Of the command line; None takes this program's, and ends it without waiting for
+            threads that an error or Ctrl-C has left at work.
+    """
+    code = _command_line(arguments)
+    if arguments is None and any(map(_would_be_waited_for, threading.enumerate())):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _would_be_waited_for(thread: threading.Thread) -> bool:
+    return thread is not threading.main_thread() and not thread.daemon
+
+
+def _command_line(arguments: Sequence[str] | None) -> int:
     started = time.monotonic()
     parsed = vars(build_parser().parse_args(arguments))
     name = parsed.pop("command")

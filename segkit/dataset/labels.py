@@ -255,8 +255,9 @@ def bit_numbers(values: Sequence[int]) -> list[int]:
 
 def _look_up(integers: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
     """Replace every value by its entry in the table, or ``_UNDECLARED``; int16."""
-    found = range(int(integers.min(initial=0)), int(integers.max(initial=0)) + 1)
-    if len(found) <= len(table) and all(table.get(value) == value for value in found):
+    lowest, highest = int(integers.min(initial=0)), int(integers.max(initial=0))
+    few = highest - lowest < len(table)
+    if few and all(table.get(value) == value for value in range(lowest, highest + 1)):
         return integers.astype(np.int16)  # most datasets number their classes as we do
     low, high = min(table), max(table)
     if high - low >= _WIDEST_TABLE:

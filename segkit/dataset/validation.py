@@ -24,7 +24,7 @@ from segkit.dataset.description import (
 from segkit.dataset.mending.content import mend_content
 from segkit.dataset.problems import CODES, LABEL_CODES, Problem
 from segkit.dataset.splits import check_splits, given_splits
-from segkit.parallel import choose_jobs, map_cases, threads
+from segkit.parallel import choose_jobs, map_cases
 
 __all__ = ["Problem", "Report", "validate_dataset"]
 
@@ -39,6 +39,8 @@ _UNUSABLE = {
 """Problems after which a key is treated as if it were not there."""
 _BYTES_PER_JOB, _BYTES_PER_VOXEL, _BYTES_PER_STRUCTURE = 1 << 28, 24, 2
 """Memory of a worker, what a voxel of an image adds to it, and what its every mask adds."""
+_FEW_CASES, _FEW_VOXELS = 8, 1 << 22
+"""Fewer cases of fewer voxels each are checked about as soon as worker processes have started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,17 +112,13 @@ def validate_dataset(
         reader=description.reader,
         overlapping=description.labels.overlapping,
     )
-    needed = _BYTES_PER_JOB + _bytes_per_voxel(description) * largest_case(cases)
-    jobs = choose_jobs(jobs, items=len(cases), bytes_per_job=needed)
-    with threads(jobs) as executor:
-        findings = map_cases(
-            partial(check_case, expected),
-            cases,
-            label="validate",
-            jobs=jobs,
-            executor=executor,
-            name=lambda case: case.id,
-        )
+    findings = map_cases(
+        partial(check_case, expected),
+        cases,
+        label="validate",
+        jobs=_choose_jobs(jobs, cases, description),
+        name=lambda case: case.id,
+    )
     problems += misplaced
     problems += [found for finding in findings for found in finding.problems]
     if cases:
@@ -138,6 +136,15 @@ def _check_splits(
     broken = (found.case for found in misplaced if found.severity == "error" and found.case)
     known = {*(case.id for case in cases), *broken}
     return check_splits(file, known) if file.is_file() else []
+
+
+def _choose_jobs(jobs: int | None, cases: Sequence[Case], description: DatasetDescription) -> int:
+    """Pick the number of processes, which unlike threads outlive a reader that crashes."""
+    voxels = largest_case(cases)
+    if jobs is None and len(cases) < _FEW_CASES and voxels < _FEW_VOXELS:
+        return 1
+    needed = _BYTES_PER_JOB + _bytes_per_voxel(description) * voxels
+    return choose_jobs(jobs, items=len(cases), bytes_per_job=needed)
 
 
 def _bytes_per_voxel(description: DatasetDescription) -> int:

@@ -33,7 +33,8 @@ def confusion_matrix(ref: np.ndarray, pred: np.ndarray, num_classes: int) -> np.
     """Count how often reference class i meets predicted class j.
 
     Args:
-        ref: Schema indices of the reference, any shape; ``num_classes`` marks ignored voxels.
+        ref: Schema indices of the reference, any shape and integer type; ``num_classes`` marks
+            ignored voxels, any other value that is no class is background.
         pred: Schema indices of the prediction, same shape.
         num_classes: K, background included.
 
@@ -41,28 +42,22 @@ def confusion_matrix(ref: np.ndarray, pred: np.ndarray, num_classes: int) -> np.
         (K, K) int64, rows reference, columns prediction; its sum is the number of voxels that
         are not ignored.
     """
-    # Every pair of indices -1..K has a number; what they mean is sorted out in the small table.
-    size = num_classes + 2
-    counts = np.zeros(size * size, dtype=np.int64)
+    counts = np.zeros((num_classes + 1) * num_classes, dtype=np.int64)
     ref, pred = ref.ravel(), pred.ravel()
     for start in range(0, ref.size, _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         # Background on both sides is most of an image: it is counted, not carried along as int64.
-        relevant = (ref[part] | pred[part]) != 0
-        pairs = ref[part][relevant].astype(np.int64)
-        pairs = (pairs + 1) * size + pred[part][relevant] + 1
-        counts += np.bincount(pairs, minlength=size * size)
-    counts[size + 1] = ref.size - counts.sum()
-    rows = counts.reshape(size, size)[:-1]
-    confusion = rows[1:, 1:-1].copy()
-    confusion[:, 0] += rows[1:, 0] + rows[1:, -1]
-    confusion[0] += rows[0, 1:-1]
-    confusion[0, 0] += rows[0, 0] + rows[0, -1]
-    return confusion
+        relevant = (ref[part] != 0) | (pred[part] != 0)
+        # The ignored voxels are a row of their own, which is left out in the end.
+        pairs = as_classes(ref[part][relevant], num_classes + 1).astype(np.int64) * num_classes
+        pairs += as_classes(pred[part][relevant], num_classes).astype(np.int64)
+        counts += np.bincount(pairs, minlength=counts.size)
+    counts[0] += ref.size - counts.sum()
+    return counts.reshape(num_classes + 1, num_classes)[:-1]
 
 
 def as_classes(indices: np.ndarray, num_classes: int) -> np.ndarray:
-    """Turn invalid (-1) and ignored (K) voxels into background; same shape."""
+    """Turn whatever is no class 0..K-1 (invalid and ignored voxels) into background."""
     return np.where((indices >= 0) & (indices < num_classes), indices, 0)
 
 

@@ -122,8 +122,8 @@ def _shape_scores(
     for target in members:
         classes = np.flatnonzero(target)
         box = _around([found[k - 1] for found in boxes for k in classes if found[k - 1]])
-        ref, pred = (_any_of(classes, indices[box]) for indices in maps)
-        scores.append(_shapes_of(ref, pred, spacing_mm, scoring))
+        masks = [_any_of(classes, indices[box]) for indices in maps]
+        scores.append(_shapes_of(masks[0], masks[1], spacing_mm, scoring))
     return scores
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import accumulate
+from unicodedata import east_asian_width
 
 import numpy as np
 
@@ -11,7 +14,7 @@ _LEFT, _RIGHT, _ROW, _FOOT = 270, 20, 34, 40
 _WIDTH = 900
 """Pixels: left of the axis (names), right of it, a row, below the rows (numbers), all."""
 _LONGEST = 36
-"""Letters of a name that fit."""
+"""Letters of a name that fit; a wide one (Chinese, Japanese, Korean) takes the place of two."""
 STYLE = """
 svg { max-width: 100%; height: auto; font-size: 13px }
 svg .grid { stroke: #ddd } svg .box { fill: #cfe0f0 }
@@ -48,8 +51,8 @@ def _axis(bottom: int) -> list[str]:
 
 def _row(row: int, name: str, dice: Sequence[float], spread: np.random.Generator) -> str:
     middle = _ROW * row + _ROW // 2
-    shown = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-    text = f'<text x="{_LEFT - 12}" y="{middle + 5}" text-anchor="end">{escape(shown)}</text>'
+    shown = escape(_shortened(name))
+    text = f'<text x="{_LEFT - 12}" y="{middle + 5}" text-anchor="end">{shown}</text>'
     if not len(dice):
         return text
     low, median, high = (_x(float(value)) for value in np.percentile(dice, [25, 50, 75]))
@@ -64,6 +67,13 @@ def _row(row: int, name: str, dice: Sequence[float], spread: np.random.Generator
             *(f'<circle cx="{_x(value)}" cy="{y:.1f}" r="3"/>' for value, y in points),
         ]
     )
+
+
+def _shortened(name: str) -> str:
+    ends = list(accumulate(2 if east_asian_width(letter) in "WF" else 1 for letter in name))
+    if not ends or ends[-1] <= _LONGEST:
+        return name
+    return f"{name[: bisect_right(ends, _LONGEST - 1)]}…"
 
 
 def _x(dice: float) -> float:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -46,10 +47,29 @@ def test_threads_do_the_work_in_this_process_and_name_what_failed():
             map_cases(work, [-1, 1, -2], label="x", jobs=3, executor=pool)
 
 
-def test_one_failure_is_raised_as_it_was():
+def test_an_unexpected_error_does_not_wait_for_running_threads():
+    released, ended = threading.Event(), []
+
+    def work(number):
+        if number:
+            raise KeyError(number)
+        ended.append(released.wait(20))
+
+    with pytest.raises(RuntimeError, match="case 1: KeyError"), threads(2) as pool:
+        map_cases(work, [0, 1], label="x", jobs=2, executor=pool)
+    assert not ended
+    released.set()
+
+
+def test_the_failure_of_an_only_item_is_raised_as_it_was():
     with pytest.raises(UserError) as caught:
-        map_cases(double, [1, -1], label="x", jobs=2)
+        map_cases(double, [-1], label="x", jobs=2)
     assert caught.value.fix == "use positive numbers"
+
+
+def test_one_failure_of_several_says_how_many_there_are():
+    with pytest.raises(UserError, match=r"x: 1 of 2 cases failed\n\[-1\] error: -1 is negative"):
+        map_cases(double, [1, -1], label="x", jobs=2)
 
 
 def test_a_dead_worker_is_named_with_signal_and_cases():

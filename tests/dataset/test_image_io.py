@@ -86,6 +86,32 @@ def test_a_plane_has_one_slice_far_from_the_next(tmp_path, itk_file, ending):
     assert geometry_by_itk(out) == geometry_by_itk(path)
 
 
+@pytest.mark.parametrize(
+    "axes",
+    [
+        np.diag([-0.8, -0.8, 3.0]),
+        np.array([[-0.8, 0, 0], [0, 0, 3.0], [0, 0.8, 0]]),
+        np.reshape(ROTATION, (3, 3)) * [0.8, 0.7, 3.0],
+    ],
+    ids=["axial", "coronal", "oblique"],
+)
+def test_a_plane_lies_in_space_where_it_lay(tmp_path, axes):
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = axes, (100, -20, 50)
+    path = nifti(tmp_path / "a.nii.gz", ramp(6, 5), affine)
+    volume = read_image([path])
+    assert volume.geometry.origin == pytest.approx((-100, 20, 50))
+    assert read_header(path).geometry == volume.geometry
+    out = tmp_path / "out.nii.gz"
+    write_labels(out, volume.array[0].astype(np.int16), volume.geometry)
+    before, after = nib.load(path), nib.load(out)
+    assert np.array_equal(after.get_fdata(), ramp(6, 5))
+    assert after.header.get_zooms() == before.header.get_zooms()
+    # The length of the third column means nothing in a plane: there is no next slice.
+    for column in (0, 1, 3):
+        assert after.affine[:, column] == pytest.approx(before.affine[:, column], abs=1e-5)
+
+
 def test_first_axis_of_a_4d_image_is_the_channel(tmp_path):
     array = np.random.default_rng(0).normal(size=(5, 4, 3, 2)).astype(np.float32)
     path = nifti(tmp_path / "a.nii.gz", array, np.diag([1.0, 2, 3, 1]), zooms=(1, 2, 3, 1))

@@ -174,3 +174,16 @@ def test_a_large_map_is_encoded_value_by_value(values, dtype):
     raw[0, -1, -1, -1] = 77
     with pytest.raises(UserError, match=r"77 \(1 voxels\)"):
         schema.encode(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        np.array([-(2**63), 2**63 - 1, 1]),
+        np.array([2**63, 2**64 - 1, 1], np.uint64),
+        np.array([1e30, 1.0]),
+    ],
+)
+def test_extreme_values_are_undeclared_like_others(raw):
+    with np.errstate(invalid="ignore"), pytest.raises(UserError, match="values not declared"):
+        SCHEMA.encode(raw)

@@ -1,11 +1,17 @@
 import json
+import os
+import signal
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from segkit.dataset import validation
+from segkit.dataset.cases import find_cases
+from segkit.dataset.description import load_description
 from segkit.dataset.problems import CODES, LABEL_CODES
 from segkit.dataset.validation import validate_dataset
+from segkit.errors import UserError
 
 SHAPE = (4, 5, 6)
 
@@ -61,6 +67,27 @@ def test_a_good_data_set_is_ok(dataset):
 def test_worker_processes_find_the_same(dataset, put):
     put("labelsTr", "b", labels(1, 2, 7))
     assert validate_dataset(dataset, jobs=2) == validate_dataset(dataset, jobs=1)
+
+
+def crash(expected, case):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def test_a_reader_that_crashes_is_told_with_its_cases(dataset, monkeypatch):
+    monkeypatch.setattr(validation, "check_case", crash)
+    with pytest.raises(UserError, match=r"SIGSEGV[\s\S]*one of the cases a, b, c"):
+        validate_dataset(dataset, jobs=2)
+
+
+def test_many_or_large_cases_are_checked_in_processes(dataset, monkeypatch):
+    description = load_description(dataset)
+    monkeypatch.setattr(validation, "choose_jobs", lambda *_, items, **__: items)
+    cases = find_cases(description)[0]
+    assert len(cases) == 3
+    assert validation._choose_jobs(None, cases, description) == 1
+    assert validation._choose_jobs(None, cases * 3, description) == 9
+    monkeypatch.setattr(validation, "largest_case", lambda _: 1 << 24)
+    assert validation._choose_jobs(None, cases, description) == 3
 
 
 def test_json_form_of_a_problem(dataset, put):

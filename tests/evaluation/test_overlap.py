@@ -20,6 +20,13 @@ def test_invalid_voxels_and_a_predicted_ignore_index_are_background():
     assert as_classes(pred, 2).tolist() == [1, 0, 0]
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint64])
+def test_whatever_is_no_class_is_background(dtype):
+    ref = np.array([1, 2, 0, 1, 1, 5, 300, 3]).astype(dtype)  # 3 = ignored
+    pred = np.array([6, 300, 3, 2, -7, 1, 2, 1]).astype(dtype)
+    assert confusion_matrix(ref, pred, 3).tolist() == [[1, 1, 1], [2, 0, 1], [1, 0, 0]]
+
+
 def test_many_classes_do_not_overflow():
     indices = np.arange(300, dtype=np.int16)
     assert np.array_equal(confusion_matrix(indices, indices, 300), np.eye(300))

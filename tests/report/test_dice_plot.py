@@ -42,6 +42,8 @@ def test_names_are_escaped_and_shortened():
     assert shown.endswith("…")
     assert len(shown) < 40
     assert "肝臓" in texts
+    _, texts = draw({"肝" * 18: [0.5], "臓" * 19: [0.5]})
+    assert {"肝" * 18, "臓" * 17 + "…"} <= texts.keys()
 
 
 def test_equal_scores_give_equal_pictures_without_anything_from_outside():

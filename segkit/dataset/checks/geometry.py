@@ -12,7 +12,7 @@ import numpy as np
 
 from segkit.dataset.cases import Case
 from segkit.dataset.image_io import SPACING_TOLERANCE, read_header
-from segkit.dataset.image_io.formats import NIFTI, ending_of, io_module
+from segkit.dataset.image_io.formats import NIFTI, ending_of
 from segkit.dataset.orientation import reorient_grid
 from segkit.dataset.problems import Problem, problem
 from segkit.types import Geometry, Shape, Volume
@@ -195,7 +195,8 @@ def check_forms(grid: Grid, case: Case) -> list[Problem]:
     """
     if ending_of(grid.file) not in NIFTI:
         return []
-    nibabel_io = io_module("nibabel")
+    from segkit.dataset.image_io import nibabel_io
+
     forms = nibabel_io.header_affines(grid.file)
     if len(forms) < 2:
         return []

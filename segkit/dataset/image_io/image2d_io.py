@@ -16,6 +16,9 @@ from segkit.types import Geometry, Shape, Volume
 PLANE = Geometry(spacing_mm=(999.0, 1.0, 1.0), stored_ndim=2)
 """Geometry of every 2D image, as in nnU-Net: axis 0 is planned as the slice axis."""
 
+# Microscopes make images that Pillow takes for an attack. Threads share the filters: set once.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 _LOSSY = (".jpg", ".jpeg")
 # ITK scales bilevel images, cannot read grey with alpha, and expands every palette; it reads
 # truncated JPEG without complaint and takes grey BMP for RGB. Pillow cannot read 16-bit RGB.
@@ -61,7 +64,7 @@ def read_grid(path: Path) -> tuple[Shape, Geometry]:
 def _stored_shape(path: Path) -> Shape:
     ours = path.suffix.lower() in _PILLOW_ENDINGS
     try:
-        with _open(path) as picture:
+        with Image.open(path) as picture:
             if ours or picture.mode in _PILLOW_MODES:
                 colours = 3 if picture.mode in _READ_AS_RGB else len(picture.getbands())
                 return (colours, 1, picture.height, picture.width)
@@ -76,18 +79,11 @@ def _refusal(path: Path, error: Exception) -> UserError:
     return UserError(what, where=path, fix="restore the file from its source")
 
 
-def _open(path: Path) -> Image.Image:
-    with warnings.catch_warnings():
-        # Microscopes make images that Pillow takes for an attack.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(path)
-
-
 def _read_with_pillow(path: Path, *, keep_indices: bool) -> np.ndarray | None:
     """Decode what Pillow decodes better as (Y, X) or (Y, X, C); None for all else."""
     ours = path.suffix.lower() in _PILLOW_ENDINGS
     try:
-        with _open(path) as picture:
+        with Image.open(path) as picture:
             if not ours and picture.mode not in _PILLOW_MODES:
                 return None
             if picture.mode == "1":

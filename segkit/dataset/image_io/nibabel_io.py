@@ -166,11 +166,14 @@ def header_geometry(image: Any) -> Geometry:
 
 
 def is_plain(image: Any) -> bool:
-    """Whether a header describes a volume of which ITK takes the same affine as nibabel, in mm."""
+    """Whether a header is one of which ITK takes the same affine as nibabel, in mm.
+
+    Of planes, ITK would keep only what lies in the first two axes.
+    """
     qform, sform = int(image.header["qform_code"]), int(image.header["sform_code"])
     both_use_sform = sform == _SCANNER or (sform > 0 and qform == 0)
     in_mm = int(image.header["xyzt_units"]) % 8 in (_UNKNOWN_UNIT, _MM)
-    return len(image.shape) > 2 and both_use_sform and in_mm
+    return both_use_sform and in_mm
 
 
 def header_affines(path: Path) -> dict[str, np.ndarray]:
