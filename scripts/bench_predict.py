@@ -23,8 +23,8 @@ from typing import Any
 from benchmarking import (  # fmt: skip
     Row,
     alternate,
+    matrix_product_rate,
     measured,
-    median_seconds,
     parse,
     program,
     run,
@@ -250,11 +250,11 @@ def _floor(model: Path, work: Path, data: Path) -> None:
             network(patch)
         passes = _passes(read, sorted((work / "images").iterdir()))
         work_done = counter.get_total_flops() * passes
-        found = {kind: work_done / _speed(kind) for kind in (torch.float32, torch.bfloat16)}
+        found = {kind: work_done / matrix_product_rate(kind) for kind in ("float32", "bfloat16")}
         seconds = " and ".join(f"{s:.3g} s in {kind}" for kind, s in found.items())
         result["text"] = (
             f"{passes} forward passes of {counter.get_total_flops() / 1e9:.3g} GFLOP; matrix "
-            f"products of as many take {seconds.replace('torch.', '')}"
+            f"products of as many take {seconds}"
         )
 
 
@@ -273,14 +273,6 @@ def _passes(model: Any, images: Sequence[Path]) -> int:
         shape = tuple(map(max, prepared.image.shape[1:], patch))
         tiles += len(make_tiles(shape, patch, 0.5))
     return int(tiles * 2 ** len(model.settings.mirror_axes))
-
-
-def _speed(dtype: Any) -> float:
-    """Operations a second in large matrix products."""
-    import torch
-
-    matrix = torch.randn(2048, 2048).to(dtype)
-    return 2 * 2048**3 / median_seconds(lambda: matrix @ matrix, 5)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from benchmarking import (
     Row,
     Sample,
     alternate,
+    matrix_product_rate,
     measured,
     median_seconds,
     parse,
@@ -182,14 +183,7 @@ def measure_agreement(options: argparse.Namespace) -> None:
 
 def measure_peaks(options: argparse.Namespace) -> None:
     """Measure how many operations a second large matrix products reach."""
-    import torch
-
-    size, rates = 4096, {}
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.randn(size, size).to(dtype)
-        seconds = median_seconds(partial(torch.mm, matrix, matrix), 3)
-        rates[str(dtype).removeprefix("torch.")] = 2 * size**3 / seconds
-    with measured(**rates):
+    with measured(**{dtype: matrix_product_rate(dtype) for dtype in ("float32", "bfloat16")}):
         pass
 
 

@@ -174,6 +174,15 @@ def median_seconds(function: Callable[[], object], repeats: int, *, warm_up: int
     return statistics.median(_seconds(function) for _ in range(repeats))
 
 
+def matrix_product_rate(dtype: str) -> float:
+    """Return the operations a second of a large matrix product in torch: the machine's roof."""
+    import torch
+
+    size = 4096
+    matrix = torch.randn(size, size).to(getattr(torch, dtype))
+    return 2 * size**3 / median_seconds(lambda: matrix @ matrix, 3)
+
+
 def _seconds(function: Callable[[], object]) -> float:
     begun = time.perf_counter()
     function()
