@@ -1,0 +1,22 @@
+"""The recipe of a training run: one file a section, every key with its default and its limits."""
+
+from segkit.config.augment import AugmentConfig, Range
+from segkit.config.loss import InvalidVoxels, LossConfig
+from segkit.config.optimizer import OptimizerConfig
+from segkit.config.recipe import Recipe, apply_settings, load_recipe, recipe_folder
+from segkit.config.sampling import SamplingConfig
+from segkit.config.schedule import ScheduleConfig
+
+__all__ = [
+    "AugmentConfig",
+    "InvalidVoxels",
+    "LossConfig",
+    "OptimizerConfig",
+    "Range",
+    "Recipe",
+    "SamplingConfig",
+    "ScheduleConfig",
+    "apply_settings",
+    "load_recipe",
+    "recipe_folder",
+]

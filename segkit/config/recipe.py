@@ -1,0 +1,126 @@
+"""The recipe: every number of training as a typed value, from YAML and ``--set key=value``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segkit.config.augment import AugmentConfig
+from segkit.config.loss import LossConfig
+from segkit.config.optimizer import OptimizerConfig
+from segkit.config.sampling import SamplingConfig
+from segkit.config.schedule import ScheduleConfig
+from segkit.errors import UserError, nearest
+from segkit.precision import PrecisionName
+from segkit.structs import from_mapping, to_mapping
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """All settings of a training run; saved, resolved, beside the weights."""
+
+    name: str = "default"
+    seed: int = 0
+    precision: PrecisionName = "auto"
+    """auto: fp16 on CUDA; bf16 on CPUs that compute it natively; fp32 elsewhere."""
+    final_validation: bool = True
+    """Predict and evaluate the fold's validation cases after training."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+
+def recipe_folder() -> Path:
+    """Folder of the shipped recipes: inside the wheel, or ``configs/`` of a checkout."""
+    installed = Path(__file__).parents[1] / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def load_recipe(name_or_file: str, settings: Iterable[str] = ()) -> Recipe:
+    """Load a recipe by name or from a YAML file, then apply ``key=value`` settings.
+
+    Raises:
+        UserError: no such recipe; unknown key, wrong type or value out of range.
+    """
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        path = recipe_folder() / f"{name_or_file}.yaml"
+    if not path.is_file():
+        names = [file.stem for file in recipe_folder().glob("*.yaml")]
+        fix = f"{nearest(name_or_file, names)}; or give the path of a YAML file"
+        raise UserError(f"no recipe {name_or_file!r}", where="--recipe", fix=fix)
+    content = _read_yaml(path)
+    content.setdefault("name", path.stem)
+    return apply_settings(from_mapping(Recipe, content, source=path), settings)
+
+
+def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """Return the recipe with ``key=value`` settings applied.
+
+    Raises:
+        UserError: unknown key, wrong type or value out of range.
+    """
+    content = to_mapping(recipe)
+    for setting in settings:
+        _apply(content, setting)
+    return from_mapping(Recipe, content, source="--set")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"not valid YAML: {error}", where=path, fix="correct the file") from None
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise UserError("expected keys and values", where=path, fix="see configs/default.yaml")
+    return content
+
+
+def _apply(content: dict[str, Any], setting: str) -> None:
+    """Apply one ``a.b=value`` (or ``b=value`` where only one section has ``b``)."""
+    key, equals, text = setting.partition("=")
+    if not equals:
+        fix = "write for example --set schedule.epochs=50"
+        raise UserError(f"expected key=value, got {setting!r}", where="--set", fix=fix)
+    *sections, leaf = _resolve(key.strip()).split(".")
+    for section in sections:
+        content = content[section]
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"cannot read the value of {setting!r}", where="--set") from None
+    if isinstance(value, dict) and None in value.values():
+        fix = "write a space after every colon and quote the whole: --set 'key={name: 2}'"
+        raise UserError(f"a name without a value in {setting!r}", where="--set", fix=fix)
+    content[leaf] = value
+
+
+def _resolve(key: str) -> str:
+    """Return the full dotted key for a full or unambiguous last name."""
+    keys = list(_dotted_keys(Recipe()))
+    if key in keys:
+        return key
+    matches = [full for full in keys if full.split(".")[-1] == key]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        what = f"the key {key!r} stands for {' and '.join(matches)}"
+        raise UserError(what, where="--set", fix="write one of them in full")
+    raise UserError(f"unknown key {key!r}", where="--set", fix=nearest(key, keys))
+
+
+def _dotted_keys(section: Any, prefix: str = "") -> Iterable[str]:
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _dotted_keys(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"

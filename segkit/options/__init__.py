@@ -1,0 +1,28 @@
+"""The options of every command, typed once: the command line and the Python API share them.
+
+A field is a flag: its metadata is what ``argparse`` is told. Nothing heavy is imported here.
+"""
+
+from segkit.options.common import Common, Dataset, duration, fold
+from segkit.options.data import Plan, PlanAndPreprocess, Preprocess, Validate
+from segkit.options.machine import Doctor
+from segkit.options.prediction import Evaluate, Predict
+from segkit.options.training import Demo, Run, Train, TrainingChoice
+
+__all__ = [
+    "Common",
+    "Dataset",
+    "Demo",
+    "Doctor",
+    "Evaluate",
+    "Plan",
+    "PlanAndPreprocess",
+    "Predict",
+    "Preprocess",
+    "Run",
+    "Train",
+    "TrainingChoice",
+    "Validate",
+    "duration",
+    "fold",
+]

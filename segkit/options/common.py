@@ -1,0 +1,89 @@
+"""How an option is described, and the options that all commands share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+DATASET_HELP = "folder with dataset.json, or the name or number of a dataset under $nnUNet_raw"
+CONFIG_HELP = "configuration: 2d or 3d_fullres"
+BUDGET_HELP = "train the best model in this time, e.g. 30m, 2h, 1h30m"
+SET_HELP = "change recipe values, e.g. schedule.epochs=50"
+RECIPE_HELP = "name of a shipped recipe or a YAML file"
+PLANNER_HELP = "default, resenc_m, resenc_l or resenc_xl"
+
+
+def flag(*names: str, help: str, default: Any = None, **argparse: Any) -> Any:
+    """Describe one option; without names it is positional."""
+    return field(default=default, metadata={"names": names, "help": help, **argparse})
+
+
+def workdir_flag(default: str) -> Any:
+    """Describe the work folder, which the environment may name too."""
+    text = f"folder for all that segkit makes (default $SEGKIT_WORKDIR or ./{default})"
+    return flag("-w", "--workdir", help=text, default=Path(default), type=Path, metavar="DIR")
+
+
+def min_cases_flag() -> Any:
+    """Describe below how many cases a structure is left out."""
+    text = "leave out overlapping structures that fewer than N training cases have"
+    return flag("--min-cases", help=text, default=0, type=int, metavar="N")
+
+
+def duration(text: str) -> float:
+    """Read ``90s``, ``30m``, ``1h30m``, ``2h`` or plain minutes; returns seconds.
+
+    Raises:
+        ValueError: not a duration, or not positive.
+    """
+    match = re.fullmatch(r"(?:(\d+\.?\d*)h)?(?:(\d+\.?\d*)(?:m|$))?(?:(\d+\.?\d*)s)?", text.strip())
+    parts = [float(part or 0) for part in match.groups()] if match else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not match or seconds <= 0:
+        raise ValueError(f"not a duration: {text!r}")
+    return seconds
+
+
+def fold(text: str) -> str:
+    """Read a fold: a number from 0, or ``all``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if text != "all" and not text.isdigit():
+        raise ValueError(f"not a fold: {text!r}")
+    return text if text == "all" else str(int(text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of all commands."""
+
+    workdir: Path = workdir_flag("segkit_work")
+    device: str = flag("--device", help="auto, cpu, cuda, cuda:N or mps", default="auto")
+    jobs: int | None = flag(
+        "-j",
+        "--jobs",
+        help="workers (default: as CPUs and memory allow)",
+        type=int,
+        metavar="N",
+    )
+    verbose: bool = flag(
+        "-v", "--verbose", help="more detail, and tracebacks", default=False, action="store_true"
+    )
+    quiet: bool = flag(
+        "-q", "--quiet", help="only warnings and results", default=False, action="store_true"
+    )
+    raw_folders: tuple[Path, ...] = ()
+    """Searched for datasets given by name or number."""
+    started: float | None = None
+    """Monotonic time at which the command began; time budgets count from here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Common):
+    """Options of commands that work on a raw dataset."""
+
+    dataset: str = flag(help=DATASET_HELP, metavar="DATASET")

@@ -1,0 +1,112 @@
+"""Options of the commands that predict and judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkit.options.common import CONFIG_HELP, DATASET_HELP, PLANNER_HELP, Common, flag, fold
+from segkit.precision import PrecisionName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Common):
+    """Segment images with a trained model."""
+
+    inputs: tuple[Path, ...] = flag(
+        "-i",
+        "--input",
+        help="folder, file or files",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="IN",
+    )
+    output: Path = flag("-o", "--output", help="folder", type=Path, required=True, metavar="OUT")
+    model: Path | None = flag("-m", "--model", help="model folder", type=Path, metavar="MODEL")
+    dataset: str | None = flag("-d", "--dataset", help=DATASET_HELP, metavar="DATASET")
+    configuration: str | None = flag("-c", "--configuration", help=CONFIG_HELP, metavar="CONFIG")
+    planner: str = flag("--planner", help=PLANNER_HELP, default="default")
+    recipe: str | None = flag("--recipe", help="recipe the model was trained with", metavar="NAME")
+    folds: tuple[str, ...] = flag(
+        "--folds", help="folds to average (default: all trained)", nargs="+", default=(), type=fold
+    )
+    checkpoint: str = flag(
+        "--checkpoint",
+        help="final, best or last",
+        default="final",
+        choices=("final", "best", "last"),
+    )
+    no_tta: bool = flag(
+        "--no-tta", help="do not average over mirrored images", default=False, action="store_true"
+    )
+    step: float = flag(
+        "--step", help="tile step as a share of the patch (default 0.5)", default=0.5, type=float
+    )
+    precision: PrecisionName = flag(
+        "--precision",
+        help="auto (fp16 on CUDA, bf16 where the CPU has it), fp32, bf16 or fp16",
+        default="auto",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    engine: str = flag(
+        "--engine",
+        help="what runs the network: torch, or openvino (faster on CPUs; pip install "
+        "'segkit[openvino]')",
+        default="torch",
+        choices=("torch", "openvino"),
+    )
+    save_probabilities: bool = flag(
+        "--save-probabilities",
+        help="also write CASE.npz with the probabilities",
+        default=False,
+        action="store_true",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Common):
+    """Compare predicted with reference label maps; prints a table, writes summary and report."""
+
+    predictions: Path = flag(
+        "-p", "--predictions", help="folder", type=Path, required=True, metavar="PRED"
+    )
+    references: Path = flag(
+        "-r", "--references", help="folder", type=Path, required=True, metavar="REF"
+    )
+    description: Path = flag(
+        "-d",
+        "--dataset-json",
+        help="dataset.json of the dataset; that of a model evaluates only what the model predicts",
+        type=Path,
+        required=True,
+        metavar="DATASET_JSON",
+    )
+    output: Path | None = flag(
+        "-o", "--output", help="folder for the reports (default PRED)", type=Path, metavar="OUT"
+    )
+    metrics: tuple[str, ...] = flag(
+        "--metrics",
+        help="dice iou precision recall hd95_mm assd_mm nsd volume_ref_ml volume_pred_ml lesion_tp "
+        "lesion_fp lesion_fn lesion_precision lesion_recall lesion_f1 (default: all but distances "
+        "and lesions)",
+        default=(),
+        nargs="+",
+    )
+    nsd_tolerance_mm: float = flag(
+        "--nsd-tolerance-mm", help="tolerance of nsd (default 1)", default=1.0, type=float
+    )
+    absent_score: float | None = flag(
+        "--absent-score",
+        help="score (0 to 1) of a target that is in neither reference nor prediction, e.g. 1 for "
+        "correctly empty (default: n/a, left out of the means)",
+        type=float,
+        metavar="X",
+    )
+    masks: Path | None = flag(
+        "--masks",
+        help="folder of CASE.ext; only where they are not 0 is evaluated (default: masksTr of the "
+        "dataset, where PRED is compared with its labelsTr)",
+        type=Path,
+        metavar="DIR",
+    )

@@ -1,0 +1,94 @@
+"""Options of the commands that train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkit.options.common import (
+    BUDGET_HELP,
+    CONFIG_HELP,
+    PLANNER_HELP,
+    RECIPE_HELP,
+    SET_HELP,
+    Common,
+    Dataset,
+    duration,
+    flag,
+    fold,
+    min_cases_flag,
+    workdir_flag,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingChoice(Dataset):
+    """Which model, and how it is trained."""
+
+    planner: str = flag("--planner", help=PLANNER_HELP, default="default")
+    recipe: str = flag("--recipe", help=RECIPE_HELP, default="default", metavar="NAME|FILE")
+    settings: tuple[str, ...] = flag(
+        "--set", help=SET_HELP, default=(), nargs="+", action="extend", metavar="KEY=VALUE"
+    )
+    time_budget: float | None = flag(
+        "--time-budget", help=BUDGET_HELP, type=duration, metavar="TIME"
+    )
+    overwrite: bool = flag(
+        "--overwrite", help="replace a fold already trained", default=False, action="store_true"
+    )
+    pretrained: Path | None = flag(
+        "--pretrained",
+        help="begin with the weights of a trained model: its folder, MODEL/fold_N, or a .pt in it",
+        type=Path,
+        metavar="MODEL",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(TrainingChoice):
+    """Train one fold of one configuration."""
+
+    configuration: str = flag(help=CONFIG_HELP, metavar="CONFIG")
+    fold: str = flag(
+        "--fold",
+        help="0 to 4, or all; beyond: a random 80:20 split (default 0)",
+        default="0",
+        type=fold,
+        metavar="FOLD",
+    )
+    resume: bool = flag("--resume", help="go on from last.pt", default=False, action="store_true")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(TrainingChoice):
+    """Everything in one go: validate, plan, preprocess, train all folds, cross-validate.
+
+    Folds that are trained already are kept; one that was interrupted goes on.
+    """
+
+    configuration: str | None = flag(
+        "-c",
+        "--configuration",
+        help="2d or 3d_fullres (default: 3d_fullres where it is planned)",
+        metavar="CONFIG",
+    )
+    folds: tuple[str, ...] = flag(
+        "--folds", help="folds to train (default: all)", nargs="+", default=(), type=fold
+    )
+    min_cases: int = min_cases_flag()
+    time_budget: float | None = flag(
+        "--time-budget", help="train each fold this long, e.g. 30m", type=duration, metavar="TIME"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Common):
+    """Make a small dataset, then plan, preprocess, train, predict and evaluate on it.
+
+    The dataset lies in raw/Dataset999_Demo of the work folder, where other commands find it.
+    """
+
+    workdir: Path = workdir_flag("segkit_demo")
+    time_budget: float = flag(
+        "--time-budget", help=BUDGET_HELP, default=240.0, type=duration, metavar="TIME"
+    )
