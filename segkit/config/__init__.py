@@ -3,7 +3,14 @@
 from segkit.config.augment import AugmentConfig, Range
 from segkit.config.loss import InvalidVoxels, LossConfig
 from segkit.config.optimizer import OptimizerConfig
-from segkit.config.recipe import Recipe, apply_settings, load_recipe, recipe_folder
+from segkit.config.recipe import (
+    Recipe,
+    apply_settings,
+    load_recipe,
+    recipe_files,
+    recipe_folder,
+    recipe_name,
+)
 from segkit.config.sampling import SamplingConfig
 from segkit.config.schedule import ScheduleConfig
 
@@ -18,5 +25,7 @@ __all__ = [
     "ScheduleConfig",
     "apply_settings",
     "load_recipe",
+    "recipe_files",
     "recipe_folder",
+    "recipe_name",
 ]

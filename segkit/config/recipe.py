@@ -43,12 +43,47 @@ def recipe_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
 
 
-def load_recipe(name_or_file: str, settings: Iterable[str] = ()) -> Recipe:
-    """Load a recipe by name or from a YAML file, then apply ``key=value`` settings.
+def load_recipe(names_or_files: str, settings: Iterable[str] = ()) -> Recipe:
+    """Load a recipe, or several joined by ``+``, then apply ``key=value`` settings.
+
+    Args:
+        names_or_files: ``quick``, ``mine.yaml``, ``quick+da5+mine.yaml``. What a later recipe says
+            takes the place of what an earlier one says; all else stays.
+        settings: Applied last.
 
     Raises:
         UserError: no such recipe; unknown key, wrong type or value out of range.
     """
+    content: dict[str, Any] = {}
+    for path in recipe_files(names_or_files):
+        part = _read_yaml(path)
+        part.setdefault("name", path.stem)
+        from_mapping(Recipe, part, source=path)  # so that a mistake is told with its file
+        part["name"] = "+".join(filter(None, (content.get("name"), part["name"])))
+        content = _merged(content, part)
+    return apply_settings(from_mapping(Recipe, content, source=names_or_files), settings)
+
+
+def recipe_files(names_or_files: str) -> list[Path]:
+    """Return the YAML files that recipes joined by ``+`` stand for.
+
+    Raises:
+        UserError: no such recipe.
+    """
+    return [_recipe_file(part) for part in _parts(names_or_files)]
+
+
+def recipe_name(names_or_files: str) -> str:
+    """Return what ``load_recipe`` names a recipe that does not name itself."""
+    return "+".join(Path(part).stem for part in _parts(names_or_files))
+
+
+def _parts(names_or_files: str) -> list[str]:
+    # The name of a file may hold a plus itself.
+    return [names_or_files] if Path(names_or_files).is_file() else names_or_files.split("+")
+
+
+def _recipe_file(name_or_file: str) -> Path:
     path = Path(name_or_file)
     if path.suffix not in (".yaml", ".yml"):
         path = recipe_folder() / f"{name_or_file}.yaml"
@@ -56,9 +91,16 @@ def load_recipe(name_or_file: str, settings: Iterable[str] = ()) -> Recipe:
         names = [file.stem for file in recipe_folder().glob("*.yaml")]
         fix = f"{nearest(name_or_file, names)}; or give the path of a YAML file"
         raise UserError(f"no recipe {name_or_file!r}", where="--recipe", fix=fix)
-    content = _read_yaml(path)
-    content.setdefault("name", path.stem)
-    return apply_settings(from_mapping(Recipe, content, source=path), settings)
+    return path
+
+
+def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Put the values of the second recipe over those of the first, section by section."""
+    merged = {**first, **second}
+    for section in first.keys() & second.keys():
+        if isinstance(first[section], dict) and isinstance(second[section], dict):
+            merged[section] = {**first[section], **second[section]}
+    return merged
 
 
 def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:

@@ -11,7 +11,7 @@ DATASET_HELP = "folder with dataset.json, or the name or number of a dataset und
 CONFIG_HELP = "configuration: 2d or 3d_fullres"
 BUDGET_HELP = "train the best model in this time, e.g. 30m, 2h, 1h30m"
 SET_HELP = "change recipe values, e.g. schedule.epochs=50"
-RECIPE_HELP = "name of a shipped recipe or a YAML file"
+RECIPE_HELP = "name of a shipped recipe or a YAML file; several joined by +, later ones count more"
 PLANNER_HELP = "default, resenc_m, resenc_l or resenc_xl"
 
 

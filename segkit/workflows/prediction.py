@@ -145,7 +145,9 @@ def _model_folder(options: opt.Predict) -> Path:
     description = load_description(find_dataset(options.dataset, options.raw_folders))
     workspace = open_workspace(options.workdir, description)
     if options.recipe is not None:
-        recipe = Path(options.recipe).stem
+        from segkit.config import recipe_name
+
+        recipe = recipe_name(options.recipe)
         return workspace.model(options.planner, options.configuration, recipe)
     return _only_model(workspace.model(options.planner, options.configuration, "default"))
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from segkit.config import Recipe, load_recipe, recipe_folder
+from segkit.config import Recipe, load_recipe, recipe_folder, recipe_name
 from segkit.errors import UserError
 from segkit.structs import from_mapping, to_mapping
 
@@ -100,6 +100,28 @@ def test_settings_replace_the_weights_of_a_file(tmp_path):
 def test_unknown_recipes_are_refused():
     with pytest.raises(UserError, match="did you mean 'quick'"):
         load_recipe("qick")
+
+
+def test_recipes_are_joined_value_by_value(tmp_path):
+    path = tmp_path / "a+b.yaml"
+    path.write_text("schedule: {epochs: 7}\naugment: {p_noise: 0.5}\n")
+    names = f"debug+{path.parent / 'mine.yaml'}"
+    (tmp_path / "mine.yaml").write_text(path.read_text())
+    joined = load_recipe(names, ["p_blur=0"])
+    assert (joined.name, recipe_name(names)) == ("debug+mine", "debug+mine")
+    assert (joined.schedule.epochs, joined.schedule.iterations_per_epoch) == (7, 2)
+    assert (joined.augment.p_noise, joined.augment.p_blur) == (0.5, 0.0)
+    assert joined.augment.mirror is False
+    assert load_recipe(f"{tmp_path / 'mine.yaml'}+debug").schedule.epochs == 2
+    assert load_recipe(str(path)).name == recipe_name(str(path)) == "a+b"
+
+
+def test_a_mistake_in_joined_recipes_is_told_with_its_file(tmp_path):
+    (tmp_path / "bad.yaml").write_text("augment: {p_nose: 1}\n")
+    with pytest.raises(UserError, match=r"bad\.yaml, key augment"):
+        load_recipe(f"quick+{tmp_path / 'bad.yaml'}")
+    with pytest.raises(UserError, match="no recipe 'qick'"):
+        load_recipe("debug+qick")
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "sched: 1"])
