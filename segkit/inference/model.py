@@ -24,7 +24,7 @@ from segkit.planning.plan import (
 )
 from segkit.structs import read_struct, to_mapping
 
-MODEL_VERSION = 3
+MODEL_VERSION = 4
 """Raise it when plan.json or dataset.json are hashed otherwise: older models are then refused."""
 _OLD_MODEL = (
     "train it again with this version of segkit (delete the folder, or give the recipe another "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 DATASET_HELP = "folder with dataset.json, or the name or number of a dataset under $nnUNet_raw"
-CONFIG_HELP = "configuration: 2d or 3d_fullres"
+CONFIG_HELP = "configuration: 2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres, where planned"
 BUDGET_HELP = "train the best model in this time, e.g. 30m, 2h, 1h30m"
 SET_HELP = "change recipe values, e.g. schedule.epochs=50"
 RECIPE_HELP = "name of a shipped recipe or a YAML file; several joined by +, later ones count more"

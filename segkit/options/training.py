@@ -69,7 +69,7 @@ class Run(TrainingChoice):
     configuration: str | None = flag(
         "-c",
         "--configuration",
-        help="2d or 3d_fullres (default: 3d_fullres where it is planned)",
+        help="a planned configuration (default: 3d_fullres where there is one)",
         metavar="CONFIG",
     )
     folds: tuple[str, ...] = flag(

@@ -62,6 +62,8 @@ class ConfigurationPlan:
     """Channels whose invalid voxels are left at zero (nnU-Net's use_mask_for_norm)."""
     batch_dice: bool
     network: NetworkPlan
+    previous_stage: str | None = None
+    """Configuration whose segmentation the network is given beside the image (a cascade)."""
     reasons: tuple[str, ...] = ()
     """One line a decision, as printed by ``segkit plan``."""
 
@@ -107,9 +109,28 @@ class Plan:
             raise UserError(
                 f"the plan has no configuration {name!r}",
                 where=f"plan {self.planner!r} of {self.dataset}",
-                fix=nearest(name, self.configurations),
+                fix=f"{nearest(name, self.configurations)} (segkit plan gives the reasons)",
             )
         return self.configurations[name]
+
+    def previous_stage(self, name: str) -> str | None:
+        """Return the configuration that segments first; None where the image is all it takes.
+
+        Raises:
+            UserError: no such configuration, or its previous stage is none.
+        """
+        previous = self.configuration(name).previous_stage
+        if previous is not None and self.configuration(previous).previous_stage is not None:
+            what = f"the previous stage of {name!r} is {previous!r}, which has one itself"
+            fix = "a cascade has two stages: name one that needs the image alone"
+            raise UserError(what, where=f"plan {self.planner!r} of {self.dataset}", fix=fix)
+        return previous
+
+    def stored_as(self, name: str) -> str:
+        """Return the first configuration that wants cases preprocessed alike; they share them."""
+        wanted = self.preprocessing_hash(name)
+        alike = (other for other in self.configurations if self.preprocessing_hash(other) == wanted)
+        return next(alike)
 
     def preprocessing_hash(self, configuration: str) -> str:
         """Hash what preprocessing depends on; batch or network edits leave it as it is."""

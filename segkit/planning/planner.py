@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segkit.dataset.description import DatasetDescription
 from segkit.dataset.nonzero import BLACK_TOLERANCE
 from segkit.errors import UserError
 from segkit.planning.fingerprint import Fingerprint
 from segkit.planning.frequencies import describe_structures, rare_structures
+from segkit.planning.lowres import (
+    CASCADE,
+    CASCADE_REASON,
+    FULLRES,
+    LOWRES,
+    plan_lowres,
+    share_seen,
+    why_lowres,
+    why_no_lowres,
+)
 from segkit.planning.patch import Budget, SizedNetwork, plan_patch, times
 from segkit.planning.plan import ConfigurationPlan, Normalization, Plan
 from segkit.planning.presets import PLANNERS, PlannerSettings, planner_settings
-from segkit.planning.spacing import (
-    LOWRES_MIN_GAIN,
-    LOWRES_PATCH_SHARE,
-    coarser,
-    median_shape,
-    shape_at,
-    slice_axis_first,
-    target_spacing,
-    volume,
-)
-from segkit.types import Shape, Spacing
+from segkit.planning.spacing import median_shape, slice_axis_first, target_spacing, volume
+from segkit.types import Spacing
 
-__all__ = ["PLANNERS", "PlannerSettings", "explain", "make_plan", "plan_lowres"]
+__all__ = ["PLANNERS", "PlannerSettings", "explain", "make_plan"]
 
 NORMALIZATIONS: dict[str, Normalization] = {
     "ct": "ct",
@@ -66,15 +66,6 @@ class _Channels:
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LowresPlan:
-    """A low resolution stage: spacing, median shape there, and its patch."""
-
-    spacing_mm: Spacing
-    median: tuple[float, ...]
-    sized: SizedNetwork
-
-
 def make_plan(
     fingerprint: Fingerprint,
     description: DatasetDescription,
@@ -84,7 +75,9 @@ def make_plan(
     spacing_mm: Spacing | None = None,
     min_cases: int = 0,
 ) -> Plan:
-    """Plan the configurations ``2d`` and ``3d_fullres`` (planes get ``2d`` only).
+    """Plan ``2d`` and ``3d_fullres``, ``3d_lowres`` and ``3d_cascade_fullres`` where of use.
+
+    Planes get ``2d`` only.
 
     Args:
         fingerprint: Of all training cases.
@@ -104,7 +97,7 @@ def make_plan(
     channels = _plan_channels(fingerprint, description.channel_names)
     configurations = {"2d": _plan_2d(space, channels, budget)}
     if space.median[0] != 1:
-        configurations["3d_fullres"] = _plan_fullres(space, channels, budget)
+        configurations |= _plan_3d(space, channels, budget)
     force, force_reason = _invalid_rule(fingerprint)
     return Plan(
         planner=planner,
@@ -122,7 +115,7 @@ def make_plan(
             *channels.reasons,
             force_reason,
             *describe_structures(fingerprint, description.labels.without(left_out), min_cases),
-            *(() if "3d_fullres" in configurations else ("no 3D configuration: planes only",)),
+            *(() if FULLRES in configurations else ("no 3D configuration: planes only",)),
         ),
     )
 
@@ -204,49 +197,30 @@ def _plan_2d(space: _Space, channels: _Channels, budget: Budget) -> Configuratio
     return _configuration(space.spacing_mm[1:], space.median[1:], channels, sized, (True, reason))
 
 
-def _plan_fullres(space: _Space, channels: _Channels, budget: Budget) -> ConfigurationPlan:
+def _plan_3d(space: _Space, channels: _Channels, budget: Budget) -> dict[str, ConfigurationPlan]:
+    """Plan the full resolution, and a low one with a cascade where a patch sees too little."""
     voxels = volume(space.median) * space.cases
     sized = plan_patch(space.spacing_mm, space.median, voxels, budget)
     lowres = plan_lowres(space.spacing_mm, space.median, sized.patch_size, space.cases, budget)
-    share = min(1.0, volume(sized.patch_size) / volume(space.median))
-    if lowres is not None:
-        reason = f"Dice over the whole batch: a patch sees only {share:.0%} of the median case"
-    else:
-        reason = f"Dice of each sample: a patch sees {share:.0%} of the median case"
-    return _configuration(
-        space.spacing_mm, space.median, channels, sized, (lowres is not None, reason)
+    seen = share_seen(sized.patch_size, space.median)
+    batch_dice = _batch_dice(seen, over_batch=lowres is not None)
+    fullres = _configuration(space.spacing_mm, space.median, channels, sized, batch_dice)
+    if lowres is None:
+        return {FULLRES: replace(fullres, reasons=(*fullres.reasons, why_no_lowres(seen)))}
+    seen_low = share_seen(lowres.sized.patch_size, lowres.median)
+    low = _configuration(
+        lowres.spacing_mm, lowres.median, channels, lowres.sized, _batch_dice(seen_low)
     )
+    low = replace(low, reasons=(why_lowres(seen, seen_low), *low.reasons))
+    cascade = replace(fullres, previous_stage=LOWRES, reasons=(CASCADE_REASON,))
+    return {LOWRES: low, FULLRES: fullres, CASCADE: cascade}
 
 
-def plan_lowres(
-    spacing_mm: Spacing,
-    median: Sequence[float],
-    patch_size: Shape,
-    cases: int,
-    budget: Budget,
-) -> LowresPlan | None:
-    """Find the low resolution at which a patch sees a quarter of the median case.
-
-    Args:
-        spacing_mm: Full resolution, planned axis order.
-        median: Median shape there.
-        patch_size: Patch there.
-        cases: Number of training cases.
-        budget: As for the full resolution.
-
-    Returns:
-        None where the full resolution patch already sees that much, or where the low resolution
-        would save less than half of the voxels.
-    """
-    found, spacing, shape = None, spacing_mm, tuple(median)
-    while volume(patch_size) / volume(shape) < LOWRES_PATCH_SHARE:
-        spacing = coarser(spacing)
-        shape = shape_at(median, spacing_mm, spacing)
-        rounded = tuple(float(round(n)) for n in shape)
-        sized = plan_patch(spacing, rounded, volume(shape) * cases, budget)
-        patch_size = sized.patch_size
-        found = LowresPlan(spacing_mm=spacing, median=rounded, sized=sized)
-    return None if volume(median) / volume(shape) < LOWRES_MIN_GAIN else found
+def _batch_dice(seen: float, *, over_batch: bool = False) -> tuple[bool, str]:
+    """Whether Dice is summed over the batch, and why; nnU-Net does where patches see little."""
+    if over_batch:
+        return True, f"Dice over the whole batch: a patch sees only {seen:.0%} of the median case"
+    return False, f"Dice of each sample: a patch sees {seen:.0%} of the median case"
 
 
 def _configuration(

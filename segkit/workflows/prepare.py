@@ -59,13 +59,16 @@ def _plan(dataset: OpenDataset, options: opt.Plan) -> Plan:
 
 
 def _preprocess(dataset: OpenDataset, made: Plan, options: opt.Preprocess | opt.Plan) -> str:
-    names = options.configurations or tuple(made.configurations)
-    folders = {name: dataset.workspace.preprocessed(options.planner, name) for name in names}
+    users: dict[str, list[str]] = {}
+    for name in options.configurations or made.configurations:
+        users.setdefault(made.stored_as(name), []).append(name)
+    folders = {name: dataset.workspace.preprocessed(options.planner, name) for name in users}
     redone = preprocess_dataset(
         dataset.description, dataset.cases, made, folders, jobs=options.jobs
     )
     cases = len(dataset.cases)
     return "\n".join(
-        f"{name}: {count} case(s) preprocessed, {cases - count} unchanged, in {folders[name]}"
+        f"{', '.join(users[name])}: {count} case(s) preprocessed, {cases - count} unchanged, "
+        f"in {folders[name]}"
         for name, count in redone.items()
     )

@@ -103,7 +103,8 @@ def train_task(
 ) -> str:
     """Train one fold into its model folder; returns one line on how it went."""
     device = resolve_device(options.device)
-    preprocessed = dataset.workspace.preprocessed(task.plan.planner, task.configuration)
+    stored = task.plan.stored_as(task.configuration)
+    preprocessed = dataset.workspace.preprocessed(task.plan.planner, stored)
     store = open_fresh(
         preprocessed, dataset.description, dataset.cases, task.plan, task.configuration
     )

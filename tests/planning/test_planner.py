@@ -7,7 +7,6 @@ from segkit.dataset.description import DatasetDescription
 from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
 from segkit.planning.fingerprint import CaseFingerprint, Fingerprint
-from segkit.planning.patch import Budget
 from segkit.planning.plan import (
     IntensityStatistics,
     load_plan,
@@ -15,7 +14,7 @@ from segkit.planning.plan import (
     planned_description,
     save_plan,
 )
-from segkit.planning.planner import PLANNERS, explain, make_plan, plan_lowres
+from segkit.planning.planner import explain, make_plan
 
 STATISTICS = IntensityStatistics(
     mean=1.0, median=1.0, std=1.0, min=0.0, max=2.0, percentile_00_5=0.0, percentile_99_5=2.0
@@ -136,24 +135,62 @@ def test_prostate_strides_and_kernels():
     assert not configuration.batch_dice
 
 
-@pytest.mark.parametrize(
-    ("planner", "patch"), [("default", (128, 128, 128)), ("resenc_l", (160, 224, 192))]
-)
-def test_liver_lowres(planner, patch):
-    fullres = planned(LIVER, planner).configuration("3d_fullres")
-    budget = Budget(settings=PLANNERS[planner], heads=3)
-    lowres = plan_lowres(fullres.spacing_mm, fullres.median_shape, fullres.patch_size, 131, budget)
-    assert lowres.sized.patch_size == patch
-    assert lowres.sized.batch_size == 2
-    if planner == "default":
-        assert lowres.spacing_mm == pytest.approx((2.427, 1.862, 1.862), abs=1e-3)
-        assert lowres.median == (178, 211, 211)
+@pytest.mark.parametrize("planner", ["default", "resenc_m", "resenc_l", "resenc_xl"])
+def test_a_low_resolution_comes_with_a_cascade(planner):
+    plan = planned(LIVER, planner)
+    assert list(plan.configurations) == ["2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"]
+    fullres, cascade = map(plan.configuration, ("3d_fullres", "3d_cascade_fullres"))
+    assert replace(cascade, previous_stage=None, reasons=fullres.reasons) == fullres
+    assert fullres.batch_dice
+    assert not plan.configuration("3d_lowres").batch_dice
+    assert plan.previous_stage("3d_cascade_fullres") == "3d_lowres"
+    assert plan.previous_stage("3d_fullres") is None
+    stored = {name: plan.stored_as(name) for name in plan.configurations}
+    assert stored == {
+        "2d": "2d",
+        "3d_lowres": "3d_lowres",
+        "3d_fullres": "3d_fullres",
+        "3d_cascade_fullres": "3d_fullres",
+    }
 
 
-def test_no_lowres_where_it_saves_too_little():
-    budget = Budget(settings=PLANNERS["default"], heads=3)
-    # The patch sees 0.249 of the case: a few steps suffice, and they save less than half.
-    assert plan_lowres((1.0,) * 3, (203, 203, 203), (128, 128, 128), 10, budget) is None
+def test_the_low_resolution_of_liver():
+    lowres = planned(LIVER).configuration("3d_lowres")
+    assert lowres.spacing_mm == pytest.approx((2.427, 1.862, 1.862), abs=1e-3)
+    assert lowres.median_shape == (178, 211, 211)
+    assert (lowres.patch_size, lowres.batch_size) == ((128, 128, 128), 2)
+    assert lowres.normalization == ("ct",)
+
+
+def test_why_there_is_a_low_resolution_or_none():
+    told = "\n".join(explain(planned(LIVER)))
+    assert "3d_lowres: a patch of 3d_fullres sees 1.9% of the median case, less than 25%" in told
+    assert "3d_cascade_fullres: 3d_fullres, whose network is also given the segm" in told
+    told = explain(planned(HIPPOCAMPUS))
+    assert (
+        "3d_fullres: no 3d_lowres and no 3d_cascade_fullres: a patch sees 100% of the median"
+        in ("\n".join(told))
+    )
+    with pytest.raises(
+        UserError, match=r"no configuration '3d_lowres'\n(.|\n)*segkit plan gives the reasons"
+    ):
+        planned(HIPPOCAMPUS).configuration("3d_lowres")
+
+
+def test_little_memory_asks_for_a_low_resolution():
+    fingerprint = fake((96, 96, 96), cases=10)
+    assert "3d_lowres" not in planned(fingerprint).configurations
+    small = planned(fingerprint, gpu_memory_gb=0.2)
+    assert small.configuration("3d_lowres").median_shape < (96, 96, 96)
+
+
+def test_a_cascade_of_three_stages_is_refused():
+    plan = planned(LIVER)
+    changed = replace(plan.configuration("3d_lowres"), previous_stage="2d")
+    deep = replace(plan, configurations={**plan.configurations, "3d_lowres": changed})
+    assert deep.previous_stage("3d_lowres") == "2d"
+    with pytest.raises(UserError, match="which has one itself"):
+        deep.previous_stage("3d_cascade_fullres")
 
 
 def test_planes_get_2d_only():
