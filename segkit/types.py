@@ -22,6 +22,8 @@ import numpy as np
 
 Shape = tuple[int, ...]
 Spacing = tuple[float, ...]
+FAR_APART = 999.0
+"""Slice spacing of a plane, in units of its largest spacing, as in nnU-Net."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

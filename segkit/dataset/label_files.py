@@ -165,16 +165,31 @@ def write_label_map(
         UserError: the format cannot hold these labels, or the place cannot be written; or a folder
             of this name holds something else.
     """
-    indices, geometry = labels.array, labels.geometry
     if layout == "folder":
         _write_folder(path, labels, schema, ending)
-    elif layout == "masks":
-        write_masks(path, decode_masks(indices, schema), geometry)
-    elif schema.overlapping:
-        write_labels(path, decode_bitmask(indices, schema), geometry)
-    else:
-        kept = np.where(indices[0] == schema.ignore_index, BACKGROUND, indices[0])
-        write_labels(path, schema.decode(kept), geometry)
+        return
+    write = write_masks if layout == "masks" else write_labels
+    write(path, values_on_disk(labels.array, schema, layout), labels.geometry)
+
+
+def values_on_disk(indices: np.ndarray, schema: LabelSchema, layout: LabelLayout) -> np.ndarray:
+    """Turn schema indices into the values a data set's files hold.
+
+    Args:
+        indices: (1 or S, Z, Y, X). Invalid and ignored voxels become 0.
+        schema: What the indices mean. Of structures left out the bits are 0 and the masks empty.
+        layout: Encoding on disk.
+
+    Returns:
+        ``integers``: (Z, Y, X), of the smallest type that holds every declared value; of
+        structures, bitmasks. ``masks`` and ``folder``: (D, Z, Y, X) uint8, a mask a structure.
+    """
+    if layout != "integers":
+        return decode_masks(indices, schema)
+    if schema.overlapping:
+        return decode_bitmask(indices, schema)
+    kept = np.where(indices[0] == schema.ignore_index, BACKGROUND, indices[0])
+    return schema.decode(kept)
 
 
 def structure_files(folder: Path) -> dict[str, tuple[Path, ...]]:

@@ -66,6 +66,18 @@ def reorient_view(array: np.ndarray, source: str, target: str) -> np.ndarray:
     return np.flip(array.transpose(leading + order), flips)
 
 
+def direction_of(code: str) -> tuple[float, ...]:
+    """Return the direction of a grid along the world's axes with an orientation, row-major 3x3.
+
+    Raises:
+        UserError: ``code`` is not an orientation.
+    """
+    direction = np.zeros((3, 3))
+    for axis, world in enumerate(_world_axes(code)):
+        direction[world, axis] = 1.0 if code[axis] == _PAIRS[world][1] else -1.0
+    return tuple(direction.ravel().tolist())
+
+
 def _axis_map(source: str, target: str) -> list[tuple[int, bool]]:
     """Return, for target axis x, y, z: the source axis it comes from, and whether it is flipped."""
     from_world = _world_axes(source)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,8 @@ class CasePredictor:
     """Of the network of every fold."""
     settings: PredictionSettings
     device: torch.device
+    turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Whoever holds it uses the networks; an engine may not serve two threads at once."""
 
     def read(self, case: Case) -> PreprocessedCase:
         """Read and preprocess the image of a case.
@@ -58,7 +61,14 @@ class CasePredictor:
         Raises:
             UserError: unreadable files, or channels that do not fit the model.
         """
-        volume = read_image(case.images, self.model.description.reader)
+        return self.prepare(read_image(case.images, self.model.description.reader), case)
+
+    def prepare(self, volume: Volume, case: Case | None = None) -> PreprocessedCase:
+        """Preprocess an image, (C, Z, Y, X), which is left as it is.
+
+        Raises:
+            UserError: channels that do not fit the model, or values that are not finite.
+        """
         configuration = self.model.settings.configuration
         return preprocess_case(volume, None, self.model.plan, configuration, case=case)
 
@@ -69,27 +79,27 @@ class CasePredictor:
         return 2 * needed > _free_memory(self.device)
 
     def predict(self, prepared: PreprocessedCase) -> Prediction:
-        """Predict a preprocessed case.
+        """Predict a preprocessed case; several threads take turns.
 
         Where the plan makes invalid voxels background, tiles of only such voxels stay zero.
         """
         record, invalid = prepared.record, self._forced(prepared.invalid_zyx)
-        logits = predict_logits(
-            self.forwards,
-            prepared.image,
-            self.model.settings.patch_size,
-            self.settings,
-            self.device,
-            None if invalid is None else invalid_when_resampled(invalid, record),
-        )
+        resampled = None if invalid is None else invalid_when_resampled(invalid, record)
+        with self.turn:
+            logits = predict_logits(
+                self.forwards,
+                prepared.image,
+                self.model.settings.patch_size,
+                self.settings,
+                self.device,
+                resampled,
+            )
         return Prediction(logits=logits, record=record, invalid_zyx=prepared.invalid_zyx)
 
     def write(
         self, prediction: Prediction, output: Path, *, keep_probabilities: bool = False
     ) -> None:
         """Write the label map of a case, on the grid of its image.
-
-        Logits on a device that is too small for it are taken to main memory, which is logged.
 
         Args:
             prediction: Of the case.
@@ -99,9 +109,25 @@ class CasePredictor:
         Raises:
             UserError: the place cannot be written.
         """
+        labels, shares = self.decide(prediction, with_probabilities=keep_probabilities)
+        if shares is not None:
+            save_probabilities(output.with_name(f"{prediction.record.case}.npz"), shares)
+        schema, layout = self.model.description.labels, self.model.settings.label_layout
+        write_label_map(output, labels, schema, layout, self.model.description.label_ending)
+
+    def decide(
+        self, prediction: Prediction, *, with_probabilities: bool = False
+    ) -> tuple[Volume, np.ndarray | None]:
+        """Bring a prediction back to the grid of its image and decide every voxel.
+
+        Logits on a device that is too small for it are taken to main memory, which is logged.
+
+        Returns:
+            Schema indices, (1, Z, Y, X) or (S, Z, Y, X) for structures; and the probabilities,
+            (out, Z, Y, X) float32, or None where they are not asked for.
+        """
         try:
-            self._write(prediction, output, keep_probabilities)
-            return
+            return self._decide(prediction, with_probabilities)
         except torch.cuda.OutOfMemoryError:
             # Repeated below, where this exception no longer holds on to the memory.
             pass
@@ -109,18 +135,16 @@ class CasePredictor:
         log.warning("%s is too small for the label map; making it in main memory, slower", device)
         torch.cuda.empty_cache()
         in_memory = dataclasses.replace(prediction, logits=prediction.logits.cpu())
-        self._write(in_memory, output, keep_probabilities)
+        return self._decide(in_memory, with_probabilities)
 
-    def _write(self, prediction: Prediction, output: Path, keep_probabilities: bool) -> None:
+    def _decide(
+        self, prediction: Prediction, with_probabilities: bool
+    ) -> tuple[Volume, np.ndarray | None]:
         logits, record = prediction.logits, prediction.record
         schema, invalid = self.model.description.labels, self._forced(prediction.invalid_zyx)
-        if keep_probabilities:
-            shares = probabilities(logits, record, schema, invalid)
-            save_probabilities(output.with_name(f"{record.case}.npz"), shares)
+        shares = probabilities(logits, record, schema, invalid) if with_probabilities else None
         indices = logits_to_segmentation(logits, record, schema, invalid)
-        labels = Volume(array=indices, geometry=record.geometry)
-        layout, ending = self.model.settings.label_layout, self.model.description.label_ending
-        write_label_map(output, labels, schema, layout, ending)
+        return Volume(array=indices, geometry=record.geometry), shares
 
     def _forced(self, invalid_zyx: np.ndarray) -> np.ndarray | None:
         """Return the voxels that the plan makes background."""

@@ -13,7 +13,6 @@ from segkit.dataset.label_files import LabelLayout, label_layout
 from segkit.dataset.splits import Split, load_or_make_splits, split_for_fold
 from segkit.errors import UsageError
 from segkit.inference.model import ModelSettings, save_model
-from segkit.inference.predictor import PredictionSettings
 from segkit.planning.fingerprint import load_fingerprint
 from segkit.planning.frequencies import target_frequencies, unannotated_cases
 from segkit.planning.plan import Plan
@@ -24,7 +23,7 @@ from segkit.training.run import RunSettings, read_record, train_fold
 from segkit.training.setup import Fold, TrainingTask
 from segkit.workflows.common import OpenDataset, Outcome, open_planned
 from segkit.workflows.evaluation import evaluate_cases
-from segkit.workflows.prediction import load_predictor, predict_cases
+from segkit.workflows.predictor import Predictor
 from segkit.workflows.pretrained import read_pretrained
 
 
@@ -131,15 +130,12 @@ def train_task(
 def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice) -> str:
     """Predict and evaluate the validation cases of a fold; returns the table."""
     folder = model_folder(dataset, task)
-    predictor = load_predictor(
-        folder,
-        (str(task.fold),),
-        device=resolve_device(options.device),
-        settings=PredictionSettings(precision=task.recipe.precision),
+    predictor = Predictor.from_folder(
+        folder, folds=task.fold, device=options.device, precision=task.recipe.precision
     )
     output = validation_folder(folder, str(task.fold))
     cases = validation_cases(dataset, task)
-    predict_cases(predictor, cases, output)
+    predictor.predict_cases(cases, output)
     pairs = [(case, output) for case in cases]
     return evaluate_cases(dataset.description, pairs, output, jobs=options.jobs)
 

@@ -21,7 +21,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from segkit.errors import UserError
 from segkit.files import atomic_write
-from segkit.types import Geometry, Shape, Volume
+from segkit.types import FAR_APART, Geometry, Shape, Volume
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0])
 _SCANNER = 1
@@ -155,7 +155,7 @@ def header_geometry(image: Any) -> Geometry:
     flat = min(len(image.shape), 3) == 2
     spacing = zooms[::-1]
     if flat:
-        spacing = np.array([999.0 * zooms[:2].max(), *zooms[1::-1]])
+        spacing = np.array([FAR_APART * zooms[:2].max(), *zooms[1::-1]])
     origin = LPS_FROM_RAS @ affine[:3, 3]
     return Geometry(
         spacing_mm=tuple(spacing.tolist()),

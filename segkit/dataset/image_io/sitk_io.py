@@ -12,10 +12,7 @@ import SimpleITK as sitk
 
 from segkit.errors import UserError
 from segkit.files import atomic_write
-from segkit.types import Geometry, Shape, Volume
-
-FAR_APART = 999.0
-"""Slice spacing of a plane, in units of its largest spacing, as in nnU-Net."""
+from segkit.types import FAR_APART, Geometry, Shape, Volume
 
 _GIPL_HEADER = 256
 
