@@ -136,14 +136,16 @@ def measure_segkit(options: argparse.Namespace) -> None:
     import torch
 
     from segkit.runtime import prepare_torch
-    from segkit.training.loop import train_step
+    from segkit.training.parts import Batch
+    from segkit.training.step import train_step
 
     prepare_torch()
     parts = segkit_parts(options, options.precision)
-    batch = patches(parts.train_loader.settings.final_size, options.batch)
-    step = partial(train_step, parts, tuple(map(torch.from_numpy, batch)), 0)
-    # Reading the loss waits for the step, as the peer does.
-    report(options, lambda: float(step()), str(parts.precision.dtype).removeprefix("torch."))
+    batch = Batch(
+        *map(torch.from_numpy, patches(parts.train_loader.settings.final_size, options.batch))
+    )
+    step = partial(train_step, parts, [batch], 0)
+    report(options, step, str(parts.precision.dtype).removeprefix("torch."))
 
 
 def report(options: argparse.Namespace, step: Callable[[], object], dtype: str) -> None:
@@ -168,7 +170,8 @@ def measure_agreement(options: argparse.Namespace) -> None:
         counter = FlopCounterMode(display=False)
         with counter:
             loss = parts.loss(parts.precision.forward(parts.network, image), seg)
-            parts.stepper.step(loss)
+            parts.stepper.backward(loss)
+            parts.stepper.update()
         # Dice counts as 1 - Dice here and as -Dice there.
         found[precision] = abs(float(loss.detach()) - 1 - peer_loss)
         if not found[precision] < MOST_APART[precision]:

@@ -43,15 +43,34 @@ class _ShortFormatter(logging.Formatter):
 
 
 def progress(
-    items: Iterable[T], label: str, *, total: int | None = None, closing_line: bool = True
+    items: Iterable[T],
+    label: str,
+    *,
+    total: int | None = None,
+    closing_line: bool = True,
+    seconds_left: Callable[[], float | None] = lambda: None,
 ) -> Iterable[T]:
-    """Iterate with a tqdm bar on a terminal, or a plain line now and then otherwise."""
+    """Iterate with a tqdm bar on a terminal, or a plain line now and then otherwise.
+
+    Args:
+        items: What to iterate over.
+        label: What the bar or line begins with.
+        total: How many items there are.
+        closing_line: Say at the end how many there were.
+        seconds_left: Where time rules and not the number of items: what is left of it. Else None.
+    """
     if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         from tqdm import tqdm
 
         # A bar that will be wiped is not worth showing for what is over at once.
         brief: dict[str, Any] = {} if closing_line else {"leave": False, "delay": 1}
-        yield from tqdm(items, desc=label, total=total, dynamic_ncols=True, **brief)
+        if seconds_left() is not None:
+            brief["bar_format"] = "{desc}: {n_fmt} of at most {total_fmt} [{elapsed}{postfix}]"
+        bar = tqdm(items, desc=label, total=total, dynamic_ncols=True, **brief)
+        for item in bar:
+            if (left := seconds_left()) is not None:
+                bar.set_postfix_str(f"{max(left, 0):.0f} s left", refresh=False)
+            yield item
         return
     count, begun = 0, time.monotonic()
     told = begun
@@ -60,12 +79,16 @@ def progress(
         count += 1
         if time.monotonic() - told > SECONDS_BETWEEN_LINES:
             told = time.monotonic()
-            log.info("%s: %s", label, _so_far(count, total, told - begun))
+            log.info("%s: %s", label, _so_far(count, total, told - begun, seconds_left()))
     if closing_line:
         log.info("%s: %d of %d", label, count, count if total is None else total)
 
 
-def _so_far(count: int, total: int | None, seconds: float) -> str:
+def _so_far(count: int, total: int | None, seconds: float, left: float | None) -> str:
+    if left is not None:
+        return (
+            f"{count} of {'?' if total is None else f'at most {total}'}, {max(left, 0):.0f} s left"
+        )
     if total is None:
         return f"{count} of ?"
     return f"{count} of {total}, {seconds / count * (total - count):.0f} s left"
@@ -99,6 +122,10 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+class StopRequested(KeyboardInterrupt):
+    """A signal that waited for a good moment."""
+
+
 @contextlib.contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], None]]:
     """Hold Ctrl-C and SIGTERM back until the yielded function is called, which then raises.
@@ -106,7 +133,8 @@ def deferred_interrupts() -> Iterator[Callable[[], None]]:
     A second signal acts at once. Outside the main thread signals are left as they are.
 
     Raises:
-        KeyboardInterrupt: from the yielded function, after a signal.
+        StopRequested: from the yielded function, after a signal.
+        KeyboardInterrupt: anywhere, after a second one.
     """
     received: list[int] = []
 
@@ -114,11 +142,11 @@ def deferred_interrupts() -> Iterator[Callable[[], None]]:
         received.append(number)
         if len(received) > 1:
             raise KeyboardInterrupt
-        log.warning("stopping after this step; once more stops at once")
+        log.warning("stopping after this step; once more stops at once, and loses what is unsaved")
 
     def check() -> None:
         if received:
-            raise KeyboardInterrupt
+            raise StopRequested
 
     if threading.current_thread() is not threading.main_thread():
         yield check

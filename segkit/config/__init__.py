@@ -1,6 +1,7 @@
 """The recipe of a training run: one file a section, every key with its default and its limits."""
 
 from segkit.config.augment import AugmentConfig, Range
+from segkit.config.averaging import AveragingConfig
 from segkit.config.loss import InvalidVoxels, LossConfig
 from segkit.config.optimizer import OptimizerConfig
 from segkit.config.recipe import (
@@ -16,6 +17,7 @@ from segkit.config.schedule import ScheduleConfig
 
 __all__ = [
     "AugmentConfig",
+    "AveragingConfig",
     "InvalidVoxels",
     "LossConfig",
     "OptimizerConfig",

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from segkit.config.augment import AugmentConfig
+from segkit.config.averaging import AveragingConfig
 from segkit.config.loss import LossConfig
 from segkit.config.optimizer import OptimizerConfig
 from segkit.config.sampling import SamplingConfig
@@ -32,6 +33,7 @@ class Recipe:
     """Predict and evaluate the fold's validation cases after training."""
     schedule: ScheduleConfig = ScheduleConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    averaging: AveragingConfig = AveragingConfig()
     loss: LossConfig = LossConfig()
     sampling: SamplingConfig = SamplingConfig()
     augment: AugmentConfig = AugmentConfig()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from segkit.config.checks import check
 
@@ -20,6 +21,9 @@ class SamplingConfig:
     """Shrink the planned patch to at most this many voxels, for small machines."""
     foreground_share: float = 0.33
     """Share of a batch whose patches are centred on a foreground voxel."""
+    foreground: Literal["fixed", "probabilistic"] = "fixed"
+    """fixed: the last patches of every batch, their number rounded (1 of 2 for a share of 0.33);
+    probabilistic: each patch of a training batch with a chance of the share."""
     class_weights: dict[str, float] | None = None
     """Relative chance of each target (class, region or structure) to be the foreground a patch is
     centred on, among those present in the case; 1 where none is given, 0 is never."""

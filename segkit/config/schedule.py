@@ -18,6 +18,8 @@ class ScheduleConfig:
     so few cannot show every target."""
     checkpoint_every_minutes: float = 5.0
     """``last.pt`` is written at the end of an epoch once this much time has passed."""
+    early_stopping: int | None = None
+    """End after so many epochs without a new best of the smoothed Dice; null trains to the end."""
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
@@ -27,3 +29,7 @@ class ScheduleConfig:
         check(count >= 0, f"validation_iterations must not be negative, got {count}")
         minutes = self.checkpoint_every_minutes
         check(minutes >= 0, f"checkpoint_every_minutes must not be negative, got {minutes}")
+        patience = self.early_stopping
+        if patience is not None:
+            check(patience >= 1, f"early_stopping must be at least 1, got {patience}")
+            check(count >= 1, "early_stopping needs a Dice: set validation_iterations above 0")

@@ -13,7 +13,9 @@ from segkit.checkpoint import save_checkpoint
 from segkit.config import ScheduleConfig
 from segkit.files import write_text
 from segkit.runtime import log
-from segkit.training.loop import EpochRecord, Hook, TrainingParts, TrainingState
+from segkit.training.loop import Hook
+from segkit.training.parts import TrainingParts
+from segkit.training.state import EpochRecord, TrainingState
 
 LISTED = 8
 """Most targets of which the line of an epoch names each."""
@@ -21,19 +23,29 @@ LOWEST = 3
 """Of more targets it names the lowest."""
 
 
+def weights_content(parts: TrainingParts, state: TrainingState) -> dict[str, Any]:
+    """What predicts, in ``network``: averaged weights where there are any."""
+    return {"network": parts.evaluated.state_dict(), "state": state.content()}
+
+
 def checkpoint_content(parts: TrainingParts, state: TrainingState) -> dict[str, Any]:
     """Everything needed to go on training: tensors and plain values."""
-    return {
-        "network": parts.network.state_dict(),
+    content = {
+        **weights_content(parts, state),
         "optimizer": parts.stepper.optimizer.state_dict(),
         "scaler": parts.stepper.scaler.state_dict(),
-        "state": state.content(),
     }
+    if parts.average is not None:
+        content["trained_network"] = parts.network.state_dict()
+        content["average"] = parts.average.state_dict()
+    return content
 
 
 def restore(parts: TrainingParts, content: dict[str, Any]) -> TrainingState:
     """Put a checkpoint's weights and optimiser into ``parts``; returns its state."""
-    parts.network.load_state_dict(content["network"])
+    parts.network.load_state_dict(content.get("trained_network", content["network"]))
+    if parts.average is not None:
+        parts.average.load_state_dict(content["average"], content["network"])
     parts.stepper.optimizer.load_state_dict(content["optimizer"])
     if content["scaler"]:
         parts.stepper.scaler.load_state_dict(content["scaler"])
@@ -67,13 +79,10 @@ def checkpointer(folder: Path, parts: TrainingParts, schedule: ScheduleConfig) -
     """Write best.pt when the smoothed Dice is a new best, last.pt every few minutes."""
     last_saved = float("-inf")
 
-    def save(state: TrainingState, record: EpochRecord) -> None:
+    def save(state: TrainingState, _: EpochRecord) -> None:
         nonlocal last_saved
-        if record.ema_dice is not None and (
-            state.best_dice is None or record.ema_dice > state.best_dice
-        ):
-            state.best_dice = record.ema_dice
-            save_checkpoint(folder / "best.pt", checkpoint_content(parts, state))
+        if state.best_epoch == state.epoch:
+            save_checkpoint(folder / "best.pt", weights_content(parts, state))
         if time.monotonic() - last_saved >= 60 * schedule.checkpoint_every_minutes:
             save_checkpoint(folder / "last.pt", checkpoint_content(parts, state))
             last_saved = time.monotonic()

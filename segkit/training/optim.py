@@ -1,46 +1,106 @@
-"""Optimiser, learning-rate schedule and the update step."""
+"""Optimisers, and the update step."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segkit.config import OptimizerConfig
 
-
-def poly_learning_rate(progress: float, config: OptimizerConfig) -> float:
-    """Learning rate at a progress of 0..1: lr (1 - progress)^power."""
-    return config.learning_rate * (1 - min(max(progress, 0.0), 1.0)) ** config.poly_power
+_Parameters = list[nn.Parameter]
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum over all parameters, as nnU-Net has it."""
+    """Build the optimiser of all parameters.
+
+    Args:
+        network: On the device it stays on.
+        config: Settled: with learning rate and weight decay in numbers.
+    """
+    parameters = list(network.parameters())
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return _BUILDERS[config.name](parameters, config, fused=fused)
+
+
+def _sgd(parameters: _Parameters, config: OptimizerConfig, *, fused: bool) -> torch.optim.Optimizer:
+    """With Nesterov momentum, as nnU-Net has it."""
     return torch.optim.SGD(
-        network.parameters(),
-        lr=config.learning_rate,
+        parameters,
         momentum=config.momentum,
-        weight_decay=config.weight_decay,
         nesterov=config.momentum > 0,
-        fused=next(network.parameters()).device.type in ("cpu", "cuda"),
+        fused=fused,
+        **_common(config),
     )
 
 
+def _adam(
+    parameters: _Parameters, config: OptimizerConfig, *, fused: bool
+) -> torch.optim.Optimizer:
+    """Kingma & Ba 2015, or with decoupled weight decay Loshchilov & Hutter 2019."""
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(
+        parameters, betas=config.betas, amsgrad=config.amsgrad, fused=fused, **_common(config)
+    )
+
+
+def _common(config: OptimizerConfig) -> dict[str, Any]:
+    return {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+
+
+_BUILDERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adam,
+}
+
+
 class Stepper:
-    """Backward pass and update: loss scaling for fp16, gradient clipping, optimiser step."""
+    """Backward pass and update: loss scaling for fp16, gradient clipping, optimiser step.
+
+    Args:
+        network: What is trained.
+        optimizer: Of its parameters.
+        clip: Largest L2 norm of the gradient; None for no limit.
+        scaled: Scale the loss, so that gradients do not vanish in fp16.
+    """
 
     def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, clip: float, *, scaled: bool
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        clip: float | None,
+        *,
+        scaled: bool,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
-        self.clip = clip
+        self.clip = math.inf if clip is None else clip
         self.scaler = torch.amp.GradScaler("cuda", enabled=scaled)
 
-    def step(self, loss: Tensor) -> None:
-        """Update the weights by one step down ``loss``."""
-        self.optimizer.zero_grad(set_to_none=True)
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of ``loss`` to what the next update goes by."""
         self.scaler.scale(loss).backward()
+
+    def update(self) -> None:
+        """Update the weights by the gradient so far, unless it is no number, and forget it."""
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
+        # With scaled losses the scaler sees to it, and need not wait for the device.
+        if self.scaler.is_enabled() or norm.isfinite():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set the learning rate of the next update."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last update."""
+        return float(self.optimizer.param_groups[0]["lr"])

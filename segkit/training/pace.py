@@ -16,9 +16,10 @@ import torch
 
 from segkit.config import OptimizerConfig
 from segkit.runtime import log
-from segkit.training.loop import load_batch, train_step
+from segkit.training.parts import load_batch
 from segkit.training.patches import PatchSource
 from segkit.training.setup import TrainingTask, build_parts
+from segkit.training.step import train_step
 
 SMALLEST_BATCH = 2
 """nnU-Net never plans fewer patches a step."""
@@ -42,10 +43,11 @@ def adapt_optimizer(config: OptimizerConfig, steps: float) -> OptimizerConfig:
     loses. From 4000 steps on nnU-Net's momentum of 0.99 stays as it is.
     """
     limit = max(1 - 1 / max(steps * MOMENTUM_SHARE, 1e-9), SMALLEST_MOMENTUM)
-    if not config.adapt_to_short_runs or config.momentum <= limit:
+    adaptable = config.name == "sgd" and config.adapt_to_short_runs
+    if not adaptable or config.momentum <= limit:
         return config
     gain = math.sqrt((1 - limit) / (1 - config.momentum))
-    return replace(config, momentum=limit, learning_rate=config.learning_rate * gain)
+    return replace(config, momentum=limit, learning_rate=config.peak_learning_rate * gain)
 
 
 def seconds_per_sample(task: TrainingTask, source: PatchSource, device: torch.device) -> float:
@@ -55,7 +57,7 @@ def seconds_per_sample(task: TrainingTask, source: PatchSource, device: torch.de
     for iteration in range(2):
         begun = time.monotonic()
         batch = load_batch(parts.train_loader, device)
-        float(train_step(parts, batch, iteration))
+        train_step(parts, [batch], iteration)
     return (time.monotonic() - begun) / SMALLEST_BATCH
 
 
@@ -79,7 +81,7 @@ def with_pace(
     schedule = task.recipe.schedule
     steps: float = schedule.epochs * schedule.iterations_per_epoch
     if seconds is not None:
-        each = seconds_per_sample(task, source, device)
+        each = seconds_per_sample(task, source, device) * task.recipe.optimizer.accumulate
         if task.recipe.sampling.batch_size is None:
             size = batch_size_for(seconds, each, planned=task.batch_size)
             task = with_batch_size(task, size)

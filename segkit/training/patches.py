@@ -56,6 +56,9 @@ class PatchSettings:
     """What the network sees."""
     batch_size: int
     foreground_share: float
+    """Of the batch, rounded: its last patches are centred on foreground."""
+    probabilistic: bool = False
+    """Whether each patch is with that chance instead."""
     seed: tuple[int, ...]
     """Seed and stream number, e.g. (seed, fold, 0 for training)."""
     class_weights: Mapping[Any, float] | None = None
@@ -129,11 +132,9 @@ class PatchLoader(SlimDataLoaderBase):
         rng = np.random.default_rng([*self.settings.seed, self.iteration])
         samples = self._samples(rng)
         self.iteration += 1
-        count = len(samples)
-        free = count - forced_foreground(count, self.settings.foreground_share)
         pairs = [
-            self._patch(rng, case, target, foreground=i >= free)
-            for i, (case, target) in enumerate(samples)
+            self._patch(rng, case, target, foreground=foreground)
+            for (case, target), foreground in zip(samples, self._foreground(rng), strict=True)
         ]
         images, segs = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
         return {"image": images, "seg": segs, "cases": [case for case, _ in samples]}
@@ -148,6 +149,14 @@ class PatchLoader(SlimDataLoaderBase):
             cases = rounds.cases[target]
             samples[sample] = cases[rng.integers(len(cases))], target
         return samples
+
+    def _foreground(self, rng: np.random.Generator) -> list[bool]:
+        """Say of every sample whether it is centred on foreground."""
+        count, share = self.settings.batch_size, self.settings.foreground_share
+        if self.settings.probabilistic:
+            return (rng.random(count) < share).tolist()
+        free = count - forced_foreground(count, share)
+        return [sample >= free for sample in range(count)]
 
     def _patch(
         self, rng: np.random.Generator, case: str, target: Any, *, foreground: bool

@@ -15,8 +15,9 @@ from segkit.checkpoint import load_checkpoint, save_checkpoint
 from segkit.config import Recipe
 from segkit.errors import UserError, listing
 from segkit.files import read_json, write_json
-from segkit.runtime import log
+from segkit.runtime import StopRequested, deferred_interrupts, log
 from segkit.structs import from_mapping, to_mapping
+from segkit.training.clock import Clock
 from segkit.training.hooks import (
     checkpoint_content,
     checkpointer,
@@ -24,12 +25,15 @@ from segkit.training.hooks import (
     reporter,
     restore,
     throttled,
+    weights_content,
 )
-from segkit.training.loop import Clock, TrainingParts, TrainingRun, TrainingState, train
+from segkit.training.loop import TrainingRun, train
 from segkit.training.pace import with_pace
+from segkit.training.parts import TrainingParts
 from segkit.training.patches import PatchSource
 from segkit.training.pretrained import Origin, Pretrained, initialize_from
 from segkit.training.setup import TrainingTask, build_parts
+from segkit.training.state import TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +116,7 @@ def _train(
         budget_seconds=record.budget_seconds,
         started=started,
         spent=state.seconds,
+        longest_closing=state.longest_closing,
     )
     hooks = (
         log_writer(folder / "log.jsonl", state),
@@ -119,17 +124,24 @@ def _train(
         reporter(None if record.budget_seconds else schedule.epochs),
         throttled(lambda: draw(folder), seconds=30),
     )
-    run = TrainingRun(parts=parts, recipe=record.resolved, state=state, clock=clock)
-    try:
-        train(run, hooks)
-    except KeyboardInterrupt:
+    with deferred_interrupts() as check_interrupts:
+        run = TrainingRun(
+            parts=parts,
+            recipe=record.resolved,
+            state=state,
+            clock=clock,
+            check_interrupts=check_interrupts,
+        )
+        try:
+            train(run, hooks)
+        except StopRequested:
+            save_checkpoint(folder / "last.pt", checkpoint_content(parts, state))
+            log.warning("interrupted; go on with --resume")
+            raise
         save_checkpoint(folder / "last.pt", checkpoint_content(parts, state))
-        log.warning("interrupted; go on with --resume")
-        raise
-    save_checkpoint(folder / "last.pt", checkpoint_content(parts, state))
-    weights = {"network": parts.network.state_dict(), "state": state.content()}
-    save_checkpoint(folder / "final.pt", weights)
-    draw(folder)
+        save_checkpoint(folder / "final.pt", weights_content(parts, state))
+        draw(folder)
+        check_interrupts()
 
 
 def _check_folder(folder: Path, run: RunSettings) -> None:
@@ -150,7 +162,7 @@ def _begin(task: TrainingTask, source: PatchSource, run: RunSettings) -> RunReco
     if run.budget_seconds is not None:
         left = run.budget_seconds - (time.monotonic() - run.started)
     _tell_what_is_settled(task)
-    settled = replace(task, recipe=replace(task.recipe, loss=task.loss))
+    settled = replace(task, recipe=task.settled_recipe)
     paced = with_pace(settled, source, run.device, left)
     return RunRecord(
         requested=task.recipe,

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from segkit.config import InvalidVoxels, LossConfig, Recipe
+from segkit.config import AveragingConfig, InvalidVoxels, LossConfig, Recipe
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
@@ -25,9 +25,10 @@ from segkit.training.augment import (
     sampled_patch_size,
     spatial_settings,
 )
-from segkit.training.loop import TrainingParts
+from segkit.training.averaging import WeightAverage
 from segkit.training.losses import SegmentationLoss, inverse_log_weights
 from segkit.training.optim import Stepper, build_optimizer
+from segkit.training.parts import TrainingParts
 from segkit.training.patches import PatchLoader, PatchSettings, PatchSource
 from segkit.training.sampling import weights_in_order
 
@@ -84,6 +85,12 @@ class TrainingTask:
         )
 
     @property
+    def settled_recipe(self) -> Recipe:
+        """The recipe with numbers where it left them to plan, data or the optimiser."""
+        optimizer = self.recipe.optimizer.settled()
+        return replace(self.recipe, loss=self.loss, optimizer=optimizer)
+
+    @property
     def invalid_voxels(self) -> InvalidVoxels:
         """The recipe's treatment of invalid voxels, else what fits the plan's at prediction."""
         forced = self.plan.force_invalid_to_background
@@ -120,7 +127,7 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
             classes that do not exist or whose frequencies are unknown.
     """
     _check_patch_size(task)
-    recipe, configured, loss = task.recipe, task.configured, task.loss
+    recipe, configured, loss = task.settled_recipe, task.configured, task.loss
     torch.manual_seed(_seed(task)[0] * 1000 + _seed(task)[1])
     network = build_network(
         configured.network,
@@ -134,6 +141,7 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
     return TrainingParts(
         network=network,
         stepper=Stepper(network, optimizer, recipe.optimizer.gradient_clip, scaled=scaled),
+        average=_average(network, recipe.averaging),
         loss=SegmentationLoss(
             schema=task.schema,
             config=loss,
@@ -148,6 +156,10 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
         device=device,
         precision=precision,
     )
+
+
+def _average(network: nn.Module, averaging: AveragingConfig) -> WeightAverage | None:
+    return None if averaging.decay is None else WeightAverage(network, averaging.decay)
 
 
 def _settled_weights(task: TrainingTask) -> dict[str, float] | None:
@@ -186,6 +198,7 @@ def _loader(
         final_size=task.patch_size,
         batch_size=task.batch_size,
         foreground_share=sampling.foreground_share,
+        probabilistic=training and sampling.foreground == "probabilistic",
         seed=(*_seed(task), stream),
         class_weights=_class_weights(task) if training else None,
         case_weights=_case_weights(task) if training else None,

@@ -19,9 +19,10 @@ def test_the_default_recipe_is_nnunets_schedule():
     assert replace(recipe, name="default") == Recipe()
     assert recipe.schedule.epochs == 1000
     assert recipe.schedule.iterations_per_epoch == 250
-    assert recipe.optimizer.learning_rate == 0.01
-    assert recipe.optimizer.momentum == 0.99
-    assert recipe.optimizer.weight_decay == 3e-5
+    optimizer = recipe.optimizer.settled()
+    assert (optimizer.name, optimizer.annealing, optimizer.warmup) == ("sgd", "poly", 0)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (0.01, 3e-5)
+    assert (optimizer.momentum, optimizer.poly_power, optimizer.gradient_clip) == (0.99, 0.9, 12)
 
 
 def test_settings_change_values_by_full_or_last_name():
@@ -54,6 +55,17 @@ def test_a_file_is_a_recipe_named_after_it(tmp_path):
         ("epochs=many", "expected int, got 'many'"),
         ("epochs=0", "epochs must be at least 1"),
         ("momentum=1", r"momentum must lie in \[0, 1\)"),
+        ("learning_rate=0", "learning_rate must be positive"),
+        ("weight_decay=-1", "weight_decay must not be negative"),
+        ("gradient_clip=0", "gradient_clip must be positive"),
+        ("betas=[0.9, 1]", r"betas must lie in \[0, 1\)"),
+        ("betas=[0.5, 0.9]", "betas has no effect unless name is adam or adamw"),
+        ("accumulate=0", "accumulate must be at least 1"),
+        ("warmup=-1", "warmup must not be negative"),
+        ("warmup=2.5", "a share below 1 or a whole number of steps"),
+        ("optimizer.name=adan", "'adan' is not allowed"),
+        ("averaging.decay=1", r"decay must lie in \[0, 1\)"),
+        ("early_stopping=0", "early_stopping must be at least 1"),
         ("p_noise=2", r"p_noise must lie in \[0, 1\]"),
         ("gamma=[2, 1]", r"gamma must be \[low, high\]"),
         ("precision=fp8", "'fp8' is not allowed"),
@@ -78,6 +90,19 @@ def test_a_file_is_a_recipe_named_after_it(tmp_path):
 def test_bad_settings_are_refused(setting, message):
     with pytest.raises(UserError, match=message):
         load_recipe("default", [setting])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["optimizer.name=adam", "momentum=0.9"], "momentum has no effect unless name is sgd"),
+        (["annealing=cosine", "poly_power=1"], "poly_power has no effect unless annealing is poly"),
+        (["early_stopping=5", "validation_iterations=0"], "early_stopping needs a Dice"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe("default", settings)
 
 
 def test_weights_are_given_by_name():

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from segkit.training.hooks import describe_dice, reporter
-from segkit.training.loop import EpochRecord, TrainingState
+from segkit.training.state import EpochRecord, TrainingState
 
 
 @pytest.fixture

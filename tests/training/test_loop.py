@@ -15,11 +15,15 @@ from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.errors import UserError
 from segkit.precision import choose_precision
 from segkit.preprocessing.locations import find_locations
+from segkit.runtime import StopRequested, deferred_interrupts
+from segkit.training.clock import Clock
 from segkit.training.hooks import checkpoint_content, restore
-from segkit.training.loop import Clock, TrainingParts, TrainingRun, TrainingState, train
+from segkit.training.loop import TrainingRun, train
 from segkit.training.losses import SegmentationLoss
-from segkit.training.optim import Stepper, build_optimizer, poly_learning_rate
+from segkit.training.optim import Stepper, build_optimizer
+from segkit.training.parts import TrainingParts
 from segkit.training.patches import PatchLoader, PatchSettings
+from segkit.training.state import TrainingState
 
 SCHEMA = LabelSchema(
     classes=(LabelClass(name="bright", value=1), LabelClass(name="never", value=2))
@@ -53,7 +57,7 @@ def plain_augment(image, seg, generator):
     return image + 0.1 * torch.randn(image.shape, generator=generator), seg
 
 
-def build(loss=None, augment=plain_augment):
+def build(loss=None, augment=plain_augment, optimizer=RECIPE.optimizer):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv3d(1, 4, 1), nn.ReLU(), nn.Conv3d(4, 3, 1))
 
@@ -70,7 +74,7 @@ def build(loss=None, augment=plain_augment):
 
     return TrainingParts(
         network=network,
-        stepper=Stepper(network, build_optimizer(network, RECIPE.optimizer), 12.0, scaled=False),
+        stepper=Stepper(network, build_optimizer(network, optimizer.settled()), 12.0, scaled=False),
         loss=loss or SegmentationLoss(schema=SCHEMA, config=LossConfig(), batch_dice=True),
         schema=SCHEMA,
         augment=augment,
@@ -210,15 +214,6 @@ def test_validation_can_be_left_out():
         assert record.validation_loss is record.mean_dice is record.ema_dice is None
 
 
-def test_learning_rate_is_nnunets_polynomial():
-    config = OptimizerConfig()
-    for epoch in (0, 1, 500, 999):
-        expected = 0.01 * (1 - epoch / 1000) ** 0.9
-        assert poly_learning_rate(epoch / 1000, config) == pytest.approx(expected)
-    assert poly_learning_rate(1.0, config) == 0
-    assert poly_learning_rate(1.5, config) == 0
-
-
 @pytest.mark.parametrize("stop_at", [1, 4, 6, 11])
 def test_a_resumed_run_equals_an_uninterrupted_one(stop_at):
     whole = run_of(build())
@@ -260,9 +255,10 @@ def test_a_signal_takes_effect_between_two_steps():
         os.kill(os.getpid(), signal.SIGTERM)
         return inner(outputs, seg)
 
-    run = run_of(build(loss=loss))
-    with pytest.raises(KeyboardInterrupt):
-        train(run)
+    with deferred_interrupts() as check:
+        run = replace(run_of(build(loss=loss)), check_interrupts=check)
+        with pytest.raises(StopRequested):
+            train(run)
     assert run.state.iteration == len(run.state.epoch_losses) == 1
 
 
@@ -302,3 +298,18 @@ def test_the_dice_counts_invalid_voxels_where_they_are_trained():
     trained = records_of(Black(), 20, invalid_voxels="background")[0].dice
     assert masked["c1"] == masked["c2"] == trained["c2"] == 1
     assert trained["c1"] < 0.5
+
+
+def test_a_run_ends_once_nothing_has_become_better_for_long_enough():
+    """Nothing is ever learned, so the first epoch stays the best one."""
+    schedule = ScheduleConfig(epochs=9, iterations_per_epoch=1, early_stopping=3)
+    parts = build(augment=lambda image, seg, generator: (image, seg))
+    parts = replace(parts, network=Known(3), loss=lambda outputs, seg: outputs.mean())
+    run = run_of(parts, recipe=Recipe(schedule=schedule), total=9)
+    train(run)
+    assert (run.state.epoch, run.state.best_epoch) == (4, 1)
+    train(run)
+    assert run.state.epoch == 4
+    longer = replace(run.recipe, schedule=replace(schedule, early_stopping=5))
+    train(replace(run, recipe=longer))
+    assert run.state.epoch == 6

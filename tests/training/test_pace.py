@@ -31,7 +31,7 @@ def test_as_large_as_leaves_enough_steps(seconds, per_sample, planned, expected)
 def test_momentum_averages_over_a_small_part_of_the_run(steps, momentum, learning_rate):
     adapted = adapt_optimizer(OptimizerConfig(), steps)
     assert adapted.momentum == pytest.approx(momentum)
-    assert adapted.learning_rate == pytest.approx(learning_rate)
+    assert adapted.peak_learning_rate == pytest.approx(learning_rate)
 
 
 def test_what_is_low_enough_or_switched_off_stays():

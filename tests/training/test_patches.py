@@ -268,3 +268,19 @@ def test_read_ahead_stops_its_thread_when_left_early():
     for _ in read_ahead(lambda: 1, 1000):
         break
     assert threading.active_count() == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_probabilistic_foreground_is_by_chance_in_every_place_of_the_batch(share):
+    voxel = np.array([[3, 4, 5]])
+    given = settings(
+        foreground_share=share,
+        probabilistic=True,
+        batch_size=4,
+        sampled_size=(1, 1, 1),
+        final_size=(1, 1, 1),
+    )
+    loader = PatchLoader(Cases(locations={1: voxel}), ["a"], given)
+    wanted = Cases().array[0, 3, 4, 5]
+    drawn = np.stack([loader.generate_train_batch()["image"].ravel() for _ in range(200)])
+    assert (drawn == wanted).mean(0) == pytest.approx(np.full(4, share), abs=0.1)

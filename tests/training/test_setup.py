@@ -12,8 +12,9 @@ from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
-from segkit.training.loop import load_batch, train_step
+from segkit.training.parts import load_batch
 from segkit.training.setup import TrainingTask, build_parts, shrink_patch
+from segkit.training.step import train_step
 
 STATISTICS = IntensityStatistics(
     mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
@@ -221,7 +222,7 @@ def losses_of_a_short_training(precision):
     device = torch.device("cpu")
     parts = build_parts(replace(task(), plan=plan, recipe=recipe), Balls(), device)
     batches = (load_batch(parts.train_loader, device) for _ in range(60))
-    return [float(train_step(parts, batch, step)) for step, batch in enumerate(batches)]
+    return [train_step(parts, [batch], step) for step, batch in enumerate(batches)]
 
 
 def test_a_short_training_in_bf16_ends_where_one_in_fp32_ends():
