@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import torch
 from scipy import ndimage
 
-from segkit.config import AugmentConfig
+from segkit.config import AugmentConfig, CascadeConfig
 from segkit.dataset.cases import training_cases
 from segkit.dataset.description import load_description
 from segkit.dataset.image_io import read_image, read_labels, write_labels
@@ -18,7 +18,12 @@ from segkit.inference.export import logits_to_segmentation
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
 from segkit.preprocessing.locations import find_locations
 from segkit.preprocessing.pipeline import preprocess_case
-from segkit.training.augment import Augmenter, sampled_patch_size, spatial_settings
+from segkit.training.augment import (
+    Augmenter,
+    CascadeAugmenter,
+    sampled_patch_size,
+    spatial_settings,
+)
 from segkit.training.patches import cut
 from segkit.types import Geometry, Volume
 
@@ -125,6 +130,19 @@ def shares(seg, position, labels):
     return result
 
 
+MOVED_ONLY = AugmentConfig(
+    p_rotation=1.0,
+    p_scaling=1.0,
+    p_noise=0.0,
+    p_blur=0.0,
+    p_brightness=0.0,
+    p_contrast=0.0,
+    p_low_resolution=0.0,
+    p_gamma_inverted=0.0,
+    p_gamma=0.0,
+)
+
+
 @pytest.mark.parametrize("patch", [(14, 16, 12), (5, 20, 18)])
 def test_augmentation_of_brats_never_turns_one_meaning_into_another(shared_data, patch):
     """100 patches a shape, whose image channels say which voxel of the case each came from.
@@ -136,20 +154,9 @@ def test_augmentation_of_brats_never_turns_one_meaning_into_another(shared_data,
     """
     seg, ignore = brats_with_ignored_slabs(shared_data(BRATS))
     labels = list(range(-1, ignore + 1))
-    config = AugmentConfig(
-        p_rotation=1.0,
-        p_scaling=1.0,
-        p_noise=0.0,
-        p_blur=0.0,
-        p_brightness=0.0,
-        p_contrast=0.0,
-        p_low_resolution=0.0,
-        p_gamma_inverted=0.0,
-        p_gamma=0.0,
-    )
-    settings = spatial_settings(patch, config)
-    augmenter = Augmenter(config, settings, (False,) * 4)
-    size = sampled_patch_size(settings, config)
+    settings = spatial_settings(patch, MOVED_ONLY)
+    augmenter = Augmenter(MOVED_ONLY, settings, (False,) * 4)
+    size = sampled_patch_size(settings, MOVED_ONLY)
     image = coordinates(seg.shape[1:])
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     boundary = np.argwhere(ndimage.generic_gradient_magnitude(seg[0], ndimage.sobel) != 0)
@@ -174,6 +181,56 @@ def test_augmentation_of_brats_never_turns_one_meaning_into_another(shared_data,
         seen += np.bincount(found + 1, minlength=len(labels))
     assert (seen[[0, 1, ignore + 1]] > 5000).all(), seen
     assert (seen[2:-1] > 20).sum() >= 3, seen
+
+
+@pytest.mark.parametrize("patch", [(14, 16, 12), (5, 20, 18)])
+def test_a_previous_stage_moves_exactly_with_image_and_labels(shared_data, patch):
+    """The same trick for a cascade, whose previous stage is off by some voxels.
+
+    Each class channel is 1 exactly where its class has the largest share at the position the
+    image channels give, and nowhere outside; a copy of the labels stays a copy, bit by bit.
+    """
+    description = load_description(shared_data(BRATS))
+    schema = description.labels
+    seg, ignore = brats_with_ignored_slabs(shared_data(BRATS))
+    shifted = np.maximum(np.roll(np.where(seg == ignore, 2, seg), (2, -3, 1), (1, 2, 3)), 0)
+    settings = spatial_settings(patch, MOVED_ONLY)
+    plain = Augmenter(MOVED_ONLY, settings, (False,) * 4, reference_maps=1)
+    never = CascadeConfig(p_morphology=0.0, p_drop_component=0.0)
+    augmenter = CascadeAugmenter(augment=plain, schema=schema, config=never)
+    size = sampled_patch_size(settings, MOVED_ONLY)
+    image, rng = coordinates(seg.shape[1:]), np.random.default_rng(3)
+    corners = np.argwhere(shifted[0] > 0)
+    corners = corners[rng.integers(len(corners), size=40)] - np.array(size) // 2
+    corners[:8] = [-5, -4, -6]
+    batch = torch.from_numpy(np.stack([cut(image, lower, size, 0) for lower in corners]))
+
+    def augmented(previous):
+        maps = [
+            np.concatenate([cut(seg, low, size, -1), cut(previous, low, size, -1)])
+            for low in corners
+        ]
+        return augmenter(batch, torch.from_numpy(np.stack(maps)), torch.Generator().manual_seed(3))
+
+    joined, found = augmented(seg)
+    assert torch.equal(joined[:, 4:], torch.cat([found == k for k in range(1, ignore)], 1).float())
+    joined, again = augmented(shifted)
+    assert torch.equal(found, again)
+    assert joined.shape[1] == 4 + len(schema.classes)
+    *weighted, inside = joined[:, :4].movedim(1, 0).flatten(1).double().numpy()
+    channels = joined[:, 4:].movedim(1, 0).flatten(1).numpy()
+    assert not channels[:, inside < 1e-3].any()
+    seen = inside > 1 - 1e-4  # voxels made of such outside the patch too have no exact position
+    labels = list(range(-1, ignore))
+    share = shares(shifted[0], np.clip(np.stack(weighted)[:, seen], 0, None), labels)
+    # Where the second largest share is as large, either may have won.
+    ordered = np.sort(share, axis=0)
+    clear = ordered[-1] > ordered[-2] + 2e-3
+    winner = share.argmax(axis=0)[clear] - 1
+    expected = winner == np.arange(1, ignore)[:, None]
+    np.testing.assert_array_equal(channels[:, seen][:, clear] == 1, expected)
+    assert clear.sum() > 0.5 * len(inside)
+    assert (expected.sum(axis=1) > 50).sum() >= 3
 
 
 def random_volume():

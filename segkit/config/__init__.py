@@ -2,6 +2,7 @@
 
 from segkit.config.augment import AugmentConfig, Range
 from segkit.config.averaging import AveragingConfig
+from segkit.config.cascade import CascadeConfig
 from segkit.config.loss import InvalidVoxels, LossConfig
 from segkit.config.optimizer import OptimizerConfig
 from segkit.config.recipe import (
@@ -18,6 +19,7 @@ from segkit.config.schedule import ScheduleConfig
 __all__ = [
     "AugmentConfig",
     "AveragingConfig",
+    "CascadeConfig",
     "InvalidVoxels",
     "LossConfig",
     "OptimizerConfig",

@@ -12,6 +12,7 @@ import yaml
 
 from segkit.config.augment import AugmentConfig
 from segkit.config.averaging import AveragingConfig
+from segkit.config.cascade import CascadeConfig
 from segkit.config.loss import LossConfig
 from segkit.config.optimizer import OptimizerConfig
 from segkit.config.sampling import SamplingConfig
@@ -37,6 +38,7 @@ class Recipe:
     loss: LossConfig = LossConfig()
     sampling: SamplingConfig = SamplingConfig()
     augment: AugmentConfig = AugmentConfig()
+    cascade: CascadeConfig = CascadeConfig()
 
 
 def recipe_folder() -> Path:

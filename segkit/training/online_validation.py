@@ -47,10 +47,11 @@ def validate_online(
     names = parts.schema.target_names
     counts = torch.zeros((3, len(names)), dtype=torch.int64, device=parts.device)
     losses: list[Tensor] = []
-    for image, seg, _ in read_ahead(partial(load_batch, loader, parts.device), count):
+    for batch in read_ahead(partial(load_batch, loader, parts.device), count):
         check_interrupts()
         if losses and time.monotonic() - begun > seconds:
             break
+        image, seg = parts.arrange(batch.image, batch.seg)
         logits = parts.precision.forward(network, image)
         losses.append(parts.loss(logits, seg))
         counts += overlap_counts(logits, as_trained(seg, parts.invalid_voxels), parts.schema)

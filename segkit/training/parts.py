@@ -29,6 +29,12 @@ class Batch(NamedTuple):
 
 
 Augment = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+Arrange = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def as_it_is(image: Tensor, seg: Tensor) -> tuple[Tensor, Tensor]:
+    """Leave a batch alone."""
+    return image, seg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,8 @@ class TrainingParts:
     invalid_voxels: InvalidVoxels | None = None
     """How the loss takes invalid voxels, and so the online Dice; None leaves them out."""
     augment: Augment
+    arrange: Arrange = as_it_is
+    """Makes of a validation batch what the network is given, as ``augment`` does in training."""
     train_loader: PatchLoader
     validation_loader: PatchLoader
     device: torch.device

@@ -30,7 +30,9 @@ from segkit.training.sampling import (
 )
 
 OPEN_CASES = 32
-_OpenCase = tuple[np.ndarray, np.ndarray, Locations]
+LabelMaps = Callable[[str], np.ndarray]
+"""Case id to (1 or S, Z, Y, X) small integers, possibly a memory map."""
+_OpenCase = tuple[np.ndarray, tuple[np.ndarray, ...], Locations]
 
 
 class PatchSource(Protocol):
@@ -102,9 +104,16 @@ def cut(array: np.ndarray, lower: Iterable[int], size: Sequence[int], fill: floa
 class PatchLoader(SlimDataLoaderBase):
     """Draws batches of patches; batch number ``iteration`` is always the same one."""
 
-    def __init__(self, source: PatchSource, cases: Sequence[str], settings: PatchSettings) -> None:
+    def __init__(
+        self,
+        source: PatchSource,
+        cases: Sequence[str],
+        settings: PatchSettings,
+        previous: LabelMaps | None = None,
+    ) -> None:
         super().__init__(source, settings.batch_size)
         self.source = source
+        self.previous = previous
         self.cases = list(cases)
         self.settings = settings
         self.iteration = 0
@@ -128,7 +137,10 @@ class PatchLoader(SlimDataLoaderBase):
         return Rounds(cases=cases, batches=batches)
 
     def generate_train_batch(self) -> dict[str, Any]:
-        """Return image (B, C, *S) float32, seg (B, 1 or S, *S), the case ids, and advance."""
+        """Return image (B, C, *S) float32, seg (B, 1 or S, *S), the case ids, and advance.
+
+        The label maps of a previous stage follow those of the reference in seg.
+        """
         rng = np.random.default_rng([*self.settings.seed, self.iteration])
         samples = self._samples(rng)
         self.iteration += 1
@@ -161,12 +173,12 @@ class PatchLoader(SlimDataLoaderBase):
     def _patch(
         self, rng: np.random.Generator, case: str, target: Any, *, foreground: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        image, seg, locations = self.open_case(case)
+        image, maps, locations = self.open_case(case)
         if target is not None:
             locations, foreground = {target: locations[target]}, True
         slab = (1,) if self.flat else ()
         sampled, final = slab + self.settings.sampled_size, slab + self.settings.final_size
-        lowest, highest = patch_bounds(seg.shape[1:], sampled, final)
+        lowest, highest = patch_bounds(image.shape[1:], sampled, final)
         centre = choose_centre(
             rng, locations, foreground=foreground, weights=self.settings.class_weights
         )
@@ -174,12 +186,17 @@ class PatchLoader(SlimDataLoaderBase):
             lower = rng.integers(lowest, highest + 1)
         else:
             lower = np.clip(centre - np.asarray(sampled) // 2, lowest, highest)
-        patch = cut(image, lower, sampled, 0), cut(seg, lower, sampled, INVALID)
-        return (patch[0][:, 0], patch[1][:, 0]) if self.flat else patch
+        patch = cut(image, lower, sampled, 0)
+        segs = [cut(labels, lower, sampled, INVALID) for labels in maps]
+        seg = segs[0] if len(segs) == 1 else np.concatenate(segs)
+        return (patch[:, 0], seg[:, 0]) if self.flat else (patch, seg)
 
     def _open(self, case: str) -> _OpenCase:
-        source = self.source
-        return source.image(case), source.seg(case), source.locations(case)
+        source, previous = self.source, self.previous
+        image, seg = source.image(case), source.seg(case)
+        maps = (seg,) if previous is None else (seg, previous(case))
+        assert all(labels.shape[1:] == image.shape[1:] for labels in maps), case
+        return image, maps, source.locations(case)
 
 
 def read_ahead(loader: Callable[[], Any], count: int, *, depth: int = 3) -> Iterator[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,20 +17,23 @@ from segkit.dataset.labels import LabelSchema
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.networks.build import build_network
+from segkit.networks.inputs import input_channels
 from segkit.planning.plan import ConfigurationPlan, Plan
 from segkit.precision import choose_precision
 from segkit.preprocessing.locations import target_keys
 from segkit.training.augment import (
     Augmenter,
+    CascadeAugmenter,
     SpatialSettings,
+    as_input,
     sampled_patch_size,
     spatial_settings,
 )
 from segkit.training.averaging import WeightAverage
 from segkit.training.losses import SegmentationLoss, inverse_log_weights
 from segkit.training.optim import Stepper, build_optimizer
-from segkit.training.parts import TrainingParts
-from segkit.training.patches import PatchLoader, PatchSettings, PatchSource
+from segkit.training.parts import Arrange, Augment, TrainingParts, as_it_is
+from segkit.training.patches import LabelMaps, PatchLoader, PatchSettings, PatchSource
 from segkit.training.sampling import weights_in_order
 
 TRAINING_STREAM, VALIDATION_STREAM = 0, 1
@@ -49,6 +53,8 @@ class TrainingTask:
     recipe: Recipe
     frequencies: Mapping[str, float] | None = None
     """Share of the annotated voxels for every target, for ``loss.class_weights: auto``."""
+    previous: LabelMaps | None = None
+    """In a cascade: reads what the previous stage predicts of a case, on the grid of this one."""
     unannotated: Collection[str] = ()
     """Cases without an annotated voxel: there is nothing to learn from them, and they are never
     drawn for training."""
@@ -131,7 +137,7 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
     torch.manual_seed(_seed(task)[0] * 1000 + _seed(task)[1])
     network = build_network(
         configured.network,
-        in_channels=len(task.plan.channel_names),
+        in_channels=input_channels(task.plan, task.configuration, task.schema),
         out_channels=task.schema.num_outputs,
         deep_supervision=recipe.loss.deep_supervision,
     ).to(device)
@@ -150,7 +156,8 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
         ),
         schema=task.schema,
         invalid_voxels=loss.invalid_voxels,
-        augment=Augmenter(recipe.augment, task.spatial, configured.normalize_inside_mask),
+        augment=_augment(task),
+        arrange=_arrange(task),
         train_loader=_loader(task, source, task.split.train, TRAINING_STREAM),
         validation_loader=_loader(task, source, task.split.val, VALIDATION_STREAM),
         device=device,
@@ -204,7 +211,26 @@ def _loader(
         case_weights=_case_weights(task) if training else None,
         epoch_batches=None if training else task.recipe.schedule.validation_iterations,
     )
-    return PatchLoader(source, cases, settings)
+    return PatchLoader(source, cases, settings, task.previous)
+
+
+def _augment(task: TrainingTask) -> Augment:
+    recipe, masked = task.recipe, task.configured.normalize_inside_mask
+    maps = task.schema.seg_channels
+    augment = Augmenter(recipe.augment, task.spatial, masked, reference_maps=maps)
+    if not _is_cascade(task):
+        return augment
+    return CascadeAugmenter(augment=augment, schema=task.schema, config=recipe.cascade)
+
+
+def _arrange(task: TrainingTask) -> Arrange:
+    return partial(as_input, schema=task.schema) if _is_cascade(task) else as_it_is
+
+
+def _is_cascade(task: TrainingTask) -> bool:
+    cascade = task.plan.previous_stage(task.configuration) is not None
+    assert cascade == (task.previous is not None), "a previous stage is read where there is one"
+    return cascade
 
 
 def _class_weights(task: TrainingTask) -> dict[int, float] | None:

@@ -251,6 +251,21 @@ def test_rounds_over_cases_without_foreground():
     assert (loader.generate_train_batch()["seg"] == 0).all()
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_previous_stage_is_cut_where_the_labels_are(flat):
+    source = Cases()
+    size = (9, 11) if flat else (7, 9, 11)
+    sizes = {"sampled_size": size, "final_size": size}
+    alone = PatchLoader(source, ["a"], settings(**sizes)).generate_train_batch()
+    loader = PatchLoader(source, ["a"], settings(**sizes), lambda case: source.seg(case) + 10)
+    both = loader.generate_train_batch()
+    np.testing.assert_array_equal(both["image"], alone["image"])
+    np.testing.assert_array_equal(both["seg"][:, :1], alone["seg"])
+    outside = alone["seg"] == -1
+    assert outside.any()
+    np.testing.assert_array_equal(both["seg"][:, 1:], np.where(outside, -1, alone["seg"] + 10))
+
+
 def test_read_ahead_yields_in_order():
     numbers = iter(range(100))
     assert list(read_ahead(lambda: next(numbers), 10)) == list(range(10))

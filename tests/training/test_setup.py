@@ -200,6 +200,9 @@ def test_invalid_voxels_are_trained_where_they_are_predicted(forced, given, expe
 class Balls:
     """Cases with a bright ball, class 1, somewhere in noise."""
 
+    def __init__(self, channels=1):
+        self.channels = channels
+
     def _ball(self, case_id):
         centre = np.random.default_rng(ord(case_id)).integers(6, 18, (3, 1, 1, 1))
         return ((np.indices((24, 24, 24)) - centre) ** 2).sum(0, keepdims=True) < 30
@@ -209,10 +212,43 @@ class Balls:
         return (self._ball(case_id) + 0.5 * noise).astype(np.float32)
 
     def seg(self, case_id):
-        return self._ball(case_id).astype(np.int16)
+        return self._ball(case_id).astype(np.int16).repeat(self.channels, axis=0)
 
     def locations(self, case_id):
-        return {1: np.argwhere(self._ball(case_id)[0])}
+        return {int(self.channels == 1): np.argwhere(self._ball(case_id)[0])}
+
+
+CASCADE_PLAN = replace(
+    PLAN,
+    configurations={
+        "3d_lowres": replace(CONFIGURATION, spacing_mm=(2.0, 2.0, 2.0)),
+        "3d_cascade_fullres": replace(CONFIGURATION, previous_stage="3d_lowres"),
+    },
+)
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, STRUCTURES])
+def test_a_cascade_takes_a_channel_more_for_every_class(schema):
+    source = Balls(schema.seg_channels)
+    staged = replace(
+        task(),
+        plan=CASCADE_PLAN,
+        configuration="3d_cascade_fullres",
+        schema=schema,
+        previous=source.seg,
+    )
+    parts = build_parts(staged, source, torch.device("cpu"))
+    first = next(parts.network.parameters())
+    assert first.shape[1] == 1 + len(schema.classes)
+    batch = load_batch(parts.train_loader, parts.device)
+    assert batch.seg.shape[1] == 2 * schema.seg_channels
+    assert np.isfinite(train_step(parts, [batch], 0))
+    batch = load_batch(parts.validation_loader, parts.device)
+    arranged, seg = parts.arrange(batch.image, batch.seg)
+    assert torch.equal(arranged[:, 1:], (seg == 1).float())
+    for wrong in (replace(staged, previous=None), replace(staged, configuration="3d_lowres")):
+        with pytest.raises(AssertionError, match="a previous stage is read where there is one"):
+            build_parts(wrong, source, torch.device("cpu"))
 
 
 def losses_of_a_short_training(precision):

@@ -5,10 +5,18 @@ middle, the intensity steps follow, then mirroring. All randomness comes from on
 """
 
 from segkit.training.augment.augmenter import Augmenter
+from segkit.training.augment.cascade import CascadeAugmenter, as_input
 from segkit.training.augment.settings import (
     SpatialSettings,
     sampled_patch_size,
     spatial_settings,
 )
 
-__all__ = ["Augmenter", "SpatialSettings", "sampled_patch_size", "spatial_settings"]
+__all__ = [
+    "Augmenter",
+    "CascadeAugmenter",
+    "SpatialSettings",
+    "as_input",
+    "sampled_patch_size",
+    "spatial_settings",
+]

@@ -38,6 +38,8 @@ class Augmenter:
     settings: SpatialSettings
     mask_channels: tuple[bool, ...]
     """One a channel: set it to zero at invalid voxels (normalised inside the mask only)."""
+    reference_maps: int | None = None
+    """How many of the label maps say what is invalid, the first ones; None: all."""
 
     @torch.no_grad()
     def __call__(
@@ -68,7 +70,8 @@ class Augmenter:
         if any(self.mask_channels):
             # A structure that is ignored in a case does not tell where it is invalid; others do.
             # Arithmetic, for comparisons and fills by masks are slow on a CPU.
-            valid = reduce(torch.minimum, seg.unbind(1)).clamp(-1, 0).add_(1).to(image.dtype)
+            reference = seg[:, : self.reference_maps].unbind(1)
+            valid = reduce(torch.minimum, reference).clamp(-1, 0).add_(1).to(image.dtype)
             for channel in (c for c, masked in enumerate(self.mask_channels) if masked):
                 image[:, channel].mul_(valid)
         return image, seg
