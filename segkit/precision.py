@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segkit.errors import UserError
@@ -22,6 +22,13 @@ class Precision:
 
     device_type: str
     dtype: torch.dtype
+
+    @property
+    def exact(self) -> Precision:
+        """The same device in float32."""
+        import torch
+
+        return replace(self, dtype=torch.float32)
 
     def forward(self, network: nn.Module, image: Tensor) -> Any:
         """Run a network in this number format, its features laid out as the device likes them.

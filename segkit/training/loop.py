@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from functools import partial
 from itertools import islice
 
 from segkit.config import Recipe
-from segkit.errors import UserError
 from segkit.runtime import progress
 from segkit.training.clock import Clock
 from segkit.training.online_metrics import exponential_average, mean_defined
@@ -20,6 +18,7 @@ from segkit.training.patches import read_ahead
 from segkit.training.schedule import learning_rate
 from segkit.training.state import EpochRecord, TrainingState
 from segkit.training.step import train_step
+from segkit.training.troubles import is_lost, usable
 
 Hook = Callable[[TrainingState, EpochRecord], None]
 
@@ -50,6 +49,7 @@ def train(run: TrainingRun, hooks: Sequence[Hook] = ()) -> None:
     while not _is_over(run):
         begun = time.monotonic()
         waited = _train_epoch(run)
+        losses = usable(state.epoch_losses, run.parts.troubles, best=state.best_dice)
         closing = time.monotonic()
         validation = validate_online(
             run.parts,
@@ -57,7 +57,7 @@ def train(run: TrainingRun, hooks: Sequence[Hook] = ()) -> None:
             seconds=clock.validation_seconds(state.iteration),
             check_interrupts=run.check_interrupts,
         )
-        record = _close_epoch(run, validation, begun=begun, waited=waited)
+        record = _close_epoch(run, losses, validation, begun=begun, waited=waited)
         for hook in hooks:
             hook(state, record)
         clock.learn_reserve(time.monotonic() - closing)
@@ -103,6 +103,8 @@ def _train_epoch(run: TrainingRun) -> float:
             parts.stepper.set_learning_rate(learning_rate(done, state.iteration, config))
             state.epoch_losses.append(train_step(parts, batches, state.iteration))
             state.iteration += 1
+            if is_lost(state.epoch_losses):
+                break
             last = time.monotonic()
     finally:
         state.seconds, state.longest_closing = clock.seconds(), clock.longest_closing
@@ -117,16 +119,16 @@ def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 
 def _close_epoch(
-    run: TrainingRun, validation: Validation, *, begun: float, waited: float
+    run: TrainingRun, losses: list[float], validation: Validation, *, begun: float, waited: float
 ) -> EpochRecord:
-    """Bring the state up to date and sum the epoch up."""
+    """Bring the state up to date and sum the epoch up; ``losses`` are those that are numbers."""
     state, clock = run.state, run.clock
     iterations = len(state.epoch_losses)
-    losses = _numbers(state)
     mean = mean_defined(list(validation.dice.values()))
     # A mean over other targets is no step of the trend.
     state.close_epoch(exponential_average(state.ema_dice, mean if validation.complete else None))
     state.seconds = clock.seconds()
+    run.parts.troubles.tell(state.epoch)
     seconds = time.monotonic() - begun
     return EpochRecord(
         epoch=state.epoch,
@@ -141,18 +143,3 @@ def _close_epoch(
         data_wait_share=waited / seconds,
         eta_seconds=clock.eta_seconds(state.iteration),
     )
-
-
-def _numbers(state: TrainingState) -> list[float]:
-    """Return the losses of the epoch that are numbers.
-
-    Raises:
-        UserError: most are not: the weights are lost.
-    """
-    finite = [loss for loss in state.epoch_losses if math.isfinite(loss)]
-    if len(finite) > len(state.epoch_losses) / 2:
-        return finite
-    what = f"the training loss is no longer a number (epoch {state.epoch + 1})"
-    fix = "use --set precision=fp32 or a lower --set optimizer.learning_rate"
-    saved = "" if state.best_dice is None else "; best.pt holds the best weights so far"
-    raise UserError(what, fix=fix + saved)

@@ -85,15 +85,21 @@ class Stepper:
         """Add the gradient of ``loss`` to what the next update goes by."""
         self.scaler.scale(loss).backward()
 
-    def update(self) -> None:
-        """Update the weights by the gradient so far, unless it is no number, and forget it."""
+    def update(self) -> bool:
+        """Update the weights by the gradient so far, and forget it.
+
+        Returns:
+            False where it was no number, and so nothing was changed. With scaled losses that is
+            the scaler's to find out, and no trouble: it then takes another scale.
+        """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
-        # With scaled losses the scaler sees to it, and need not wait for the device.
-        if self.scaler.is_enabled() or norm.isfinite():
+        moved = self.scaler.is_enabled() or bool(norm.isfinite())
+        if moved:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        return moved
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the learning rate of the next update."""

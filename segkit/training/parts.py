@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from segkit.precision import Precision
 from segkit.training.averaging import WeightAverage
 from segkit.training.optim import Stepper
 from segkit.training.patches import PatchLoader
+from segkit.training.troubles import Troubles
 
 
 class Batch(NamedTuple):
@@ -56,15 +57,17 @@ class TrainingParts:
     validation_loader: PatchLoader
     device: torch.device
     precision: Precision
+    troubles: Troubles = field(default_factory=Troubles)
 
     @property
     def evaluated(self) -> nn.Module:
         """The network that is validated and saved: the average where there is one."""
         return self.network if self.average is None else self.average.network
 
-    def forward(self, image: Tensor) -> Any:
-        """Run the network that is trained."""
-        return self.precision.forward(self.network, image)
+    def forward(self, image: Tensor, *, exact: bool = False) -> Any:
+        """Run the network that is trained; ``exact``: in float32, whatever the precision."""
+        precision = self.precision.exact if exact else self.precision
+        return precision.forward(self.network, image)
 
 
 def load_batch(loader: PatchLoader, device: torch.device) -> Batch:

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segkit.errors import listing
-from segkit.runtime import log
 from segkit.training.parts import Batch, TrainingParts
 
 
@@ -18,39 +16,44 @@ def train_step(parts: TrainingParts, batches: Sequence[Batch], step: int) -> flo
     """Update the weights once, by the mean gradient of the batches; returns their mean loss.
 
     What is random depends on the loader's seed and the number of the batch alone, dropout
-    included. Batches whose loss is no number are left out, and told; over none the loss is NaN,
-    and the weights stay as they are.
+    included. A batch whose loss is no number is left out; without any other the loss is NaN, and
+    the weights stay as they are.
     """
     losses = []
     for number, batch in enumerate(batches, start=step * len(batches)):
         loss = _batch_loss(parts, batch, number)
-        # Read between forward and backward pass, where a device has most of the step ahead of it.
+        if loss is None:
+            parts.troubles.leave_out(batch.cases)
+            continue
         losses.append(float(loss.detach()))
-        if math.isfinite(losses[-1]):
-            parts.stepper.backward(loss / len(batches))
-        else:
-            text = "step %d: the loss of %s is no number; left out"
-            log.warning(text, step + 1, listing(sorted({*batch.cases})) or "its batch")
-    if not any(map(math.isfinite, losses)):
+        parts.stepper.backward(loss / len(batches))
+    if not losses:
         return math.nan
-    parts.stepper.update()
-    if parts.average is not None:
+    if not parts.stepper.update():
+        parts.troubles.stalled += 1
+    elif parts.average is not None:
         parts.average.update(parts.network)
-    return _mean([loss for loss in losses if math.isfinite(loss)])
+    return sum(losses) / len(losses)
 
 
-def _batch_loss(parts: TrainingParts, batch: Batch, number: int) -> Tensor:
+def _batch_loss(parts: TrainingParts, batch: Batch, number: int) -> Tensor | None:
+    """Return the loss of an augmented batch, in float32 if need be; None if that is no number.
+
+    It is read between forward and backward pass, when a device has most of a step ahead of it.
+    """
     generator = _generator([*parts.train_loader.settings.seed, number])
     image, seg = parts.augment(batch.image, batch.seg, generator)
-    torch.manual_seed(generator.initial_seed())
-    return parts.loss(parts.forward(image), seg)
+    reduced = parts.precision.dtype != torch.float32
+    for exact in (False, True) if reduced else (False,):
+        torch.manual_seed(generator.initial_seed())
+        loss = parts.loss(parts.forward(image, exact=exact), seg)
+        if loss.isfinite():
+            parts.troubles.rescued += exact
+            return loss
+    return None
 
 
 def _generator(seed: list[int]) -> torch.Generator:
     """Seed from several integers, so that every batch has random numbers of its own."""
     state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
