@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from segkit.checkpoint import load_checkpoint, save_checkpoint
-from segkit.config import Recipe
 from segkit.errors import UserError, listing
-from segkit.files import read_json, write_json
+from segkit.files import write_json
 from segkit.runtime import StopRequested, deferred_interrupts, log
-from segkit.structs import from_mapping, to_mapping
+from segkit.structs import to_mapping
 from segkit.training.clock import Clock
 from segkit.training.hooks import (
     checkpoint_content,
@@ -31,7 +29,8 @@ from segkit.training.loop import TrainingRun, train
 from segkit.training.pace import with_pace
 from segkit.training.parts import TrainingParts
 from segkit.training.patches import PatchSource
-from segkit.training.pretrained import Origin, Pretrained, initialize_from
+from segkit.training.pretrained import Pretrained, initialize_from
+from segkit.training.record import RunRecord, continued_record
 from segkit.training.setup import TrainingTask, build_parts
 from segkit.training.state import TrainingState
 
@@ -48,17 +47,6 @@ class RunSettings:
     overwrite: bool = False
     pretrained: Pretrained | None = None
     """What a new run begins with in place of random weights."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunRecord:
-    """``recipe.json`` of a fold: what was asked for, and what became of it."""
-
-    requested: Recipe
-    resolved: Recipe
-    """With the batch size, momentum, learning rate and loss settled when the run began."""
-    budget_seconds: float | None
-    pretrained: Origin | None = None
 
 
 def train_fold(
@@ -85,7 +73,10 @@ def train_fold(
             that do not fit at all; the loss diverged.
     """
     _check_folder(folder, run)
-    record = _begin(task, source, run) if not run.resume else _continued(task, folder, run)
+    if run.resume:
+        record = continued_record(folder, task.recipe, run.budget_seconds)
+    else:
+        record = _begin(task, source, run)
     parts = build_parts(replace(task, recipe=record.resolved), source, run.device)
     state = TrainingState()
     if run.resume:
@@ -195,44 +186,3 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder / "validation", ignore_errors=True)
     for name in ("final.pt", "best.pt", "last.pt", "log.jsonl", "progress.png"):
         (folder / name).unlink(missing_ok=True)
-
-
-def read_record(folder: Path) -> RunRecord:
-    """Read ``recipe.json`` of a fold.
-
-    Raises:
-        UserError: missing or damaged.
-    """
-    path = folder / "recipe.json"
-    return from_mapping(RunRecord, read_json(path), source=path)
-
-
-def _continued(task: TrainingTask, folder: Path, run: RunSettings) -> RunRecord:
-    """Go on with what was settled at the beginning; only schedule and budget may change."""
-    record = read_record(folder)
-    if changed := _changed(to_mapping(record.requested), to_mapping(task.recipe)):
-        raise UserError(
-            f"the run was begun with other values of {', '.join(changed)}",
-            where=folder / "recipe.json",
-            fix="leave these out; only schedule may change when a run goes on",
-        )
-    return RunRecord(
-        requested=task.recipe,
-        resolved=replace(record.resolved, schedule=task.recipe.schedule),
-        budget_seconds=run.budget_seconds or record.budget_seconds,
-        pretrained=record.pretrained,
-    )
-
-
-def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the values that differ, but for what may change on the way."""
-    names: list[str] = []
-    for key in {**before, **now}:
-        if prefix == "" and key in ("name", "schedule", "final_validation"):
-            continue
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            names += _changed(old, new, f"{prefix}{key}.")
-        elif old != new:
-            names.append(f"{prefix}{key}")
-    return names

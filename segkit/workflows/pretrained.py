@@ -10,7 +10,7 @@ from segkit.files import file_hash
 from segkit.inference.model import load_model, trained_folds
 from segkit.runtime import log
 from segkit.training.pretrained import Origin, Pretrained
-from segkit.training.run import read_record
+from segkit.training.record import read_record
 
 
 def read_pretrained(path: Path, fold: str, dataset: str) -> Pretrained:

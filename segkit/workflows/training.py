@@ -19,7 +19,8 @@ from segkit.planning.plan import Plan
 from segkit.preprocessing.dataset import open_fresh
 from segkit.report.progress_png import draw_progress
 from segkit.runtime import log, prepare_torch, resolve_device
-from segkit.training.run import RunSettings, read_record, train_fold
+from segkit.training.record import read_record
+from segkit.training.run import RunSettings, train_fold
 from segkit.training.setup import Fold, TrainingTask
 from segkit.workflows.common import OpenDataset, Outcome, open_planned
 from segkit.workflows.evaluation import evaluate_cases

@@ -14,7 +14,8 @@ from segkit.errors import UserError
 from segkit.files import write_json
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
 from segkit.structs import to_mapping
-from segkit.training.run import RunRecord, RunSettings, read_record, train_fold
+from segkit.training.record import RunRecord, read_record
+from segkit.training.run import RunSettings, train_fold
 from segkit.training.setup import TrainingTask
 
 PLAN = Plan(

@@ -1,0 +1,76 @@
+"""``recipe.json`` of a fold: what was asked for, what became of it, and what may still change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segkit.config import Recipe
+from segkit.errors import UserError
+from segkit.files import read_json
+from segkit.structs import from_mapping, to_mapping
+from segkit.training.pretrained import Origin
+
+_MAY_CHANGE = ("name", "schedule", "final_validation")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """What was asked for, and what became of it."""
+
+    requested: Recipe
+    resolved: Recipe
+    """With all that was settled when the run began, such as batch size and learning rate."""
+    budget_seconds: float | None
+    pretrained: Origin | None = None
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read ``recipe.json`` of a fold.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    path = folder / "recipe.json"
+    return from_mapping(RunRecord, read_json(path), source=path)
+
+
+def continued_record(folder: Path, recipe: Recipe, budget_seconds: float | None) -> RunRecord:
+    """Go on with what was settled at the beginning; only schedule and budget may change.
+
+    Args:
+        folder: The fold's.
+        recipe: What is asked for now.
+        budget_seconds: Of the whole run; None keeps the one it began with.
+
+    Raises:
+        UserError: the recipe differs in what may not change.
+    """
+    record = read_record(folder)
+    if changed := _changed(to_mapping(record.requested), to_mapping(recipe)):
+        raise UserError(
+            f"the run was begun with other values of {', '.join(changed)}",
+            where=folder / "recipe.json",
+            fix="leave these out; only schedule may change when a run goes on",
+        )
+    return replace(
+        record,
+        requested=recipe,
+        resolved=replace(record.resolved, schedule=recipe.schedule),
+        budget_seconds=budget_seconds or record.budget_seconds,
+    )
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the values that differ, but for what may change on the way."""
+    names: list[str] = []
+    for key in {**before, **now}:
+        if prefix == "" and key in _MAY_CHANGE:
+            continue
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            names += _changed(old, new, f"{prefix}{key}.")
+        elif old != new:
+            names.append(f"{prefix}{key}")
+    return names
