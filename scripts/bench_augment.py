@@ -147,7 +147,7 @@ def measure_segkit(options: argparse.Namespace) -> None:
 
     from segkit.config import AugmentConfig
     from segkit.training.augment import Augmenter, sampled_patch_size, spatial_settings
-    from segkit.training.losses import resize_segmentation
+    from segkit.training.targets import resize_segmentation
 
     task, config = TASKS[options.task], AugmentConfig()
     prepare(options)

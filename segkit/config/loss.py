@@ -18,6 +18,7 @@ class LossConfig:
     dice_weight: float = 1.0
     cross_entropy_weight: float = 1.0
     dice_smooth: float = 1e-5
+    """Added to numerator and denominator; with 0 what is absent and not predicted scores worst."""
     batch_dice: bool | None = None
     """Dice over the whole batch (true) or each sample (false); null takes the plan's."""
     deep_supervision: bool = True
@@ -33,6 +34,11 @@ class LossConfig:
     focal_gamma: float = 2.0
     topk_percent: float = 10.0
     """Share of the voxels that counts with topk."""
+    label_smoothing: float = 0.0
+    """Share of the target that cross-entropy spreads over all classes (or yes and no)."""
+    one_vs_rest: bool = False
+    """Train each class, background too, by a sigmoid and binary cross-entropy of its own, as
+    regions and structures always are; the highest logit is predicted."""
 
     def __post_init__(self) -> None:
         for name in ("dice_weight", "cross_entropy_weight", "dice_smooth"):
@@ -47,6 +53,10 @@ class LossConfig:
         gamma, percent = self.focal_gamma, self.topk_percent
         check(0 <= gamma < math.inf, f"focal_gamma must not be negative, got {gamma}")
         check(0 < percent <= 100, f"topk_percent must lie in (0, 100], got {percent}")
+        smoothing = self.label_smoothing
+        check(0 <= smoothing < 1, f"label_smoothing must lie in [0, 1), got {smoothing}")
+        what = "focal wants sure answers and label_smoothing unsure ones: use one of them"
+        check(not smoothing or self.cross_entropy != "focal", what)
         for kind, name in (("focal", "focal_gamma"), ("topk", "topk_percent")):
             changed = getattr(self, name) != self.__dataclass_fields__[name].default
             fits = self.cross_entropy == kind or not changed

@@ -8,49 +8,18 @@ a mask of its own. Nothing waits for the device.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from segkit.config import InvalidVoxels, LossConfig
-from segkit.dataset.labels import BACKGROUND, INVALID, LabelSchema
-from segkit.dataset.structures import PRESENT
+from segkit.config import LossConfig
+from segkit.dataset.labels import LabelSchema
+from segkit.training.comparison import Comparison, Kind, compare
+from segkit.training.targets import as_trained, make_target, resize_segmentation
 
 SMALLEST_DIVISOR = 1e-8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What a batch of logits is compared with, masked voxels already zero everywhere.
-
-    ``channels`` is (B, O, *S) float32, one-hot or membership of a region or structure; ``valid``
-    is float32, 1 where the voxel counts: (B, 1, *S), or (B, O, *S) where structures overlap.
-    """
-
-    channels: Tensor
-    valid: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Logits against their target before anything is summed, alike for softmax and sigmoid.
-
-    ``entropy`` (B, E, *S) is the cross-entropy of every voxel (softmax, E = 1) or of every voxel
-    and channel (sigmoid, E = O), 0 at best; ``counted`` says how much each counts, 0 where masked,
-    with E channels or one for all. Dice compares ``probabilities`` (B, C, *S) with ``target``, its
-    channels weighted by ``weights`` (C,).
-    """
-
-    entropy: Tensor
-    counted: Tensor
-    probabilities: Tensor
-    target: Target
-    weights: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,22 +55,23 @@ class SegmentationLoss:
         return torch.stack(losses).sum()
 
     def _single(self, logits: Tensor, seg: Tensor) -> Tensor:
-        compare = compare_channels if self.schema.sigmoid else compare_labels
-        compared = compare(logits, make_target(seg, self.schema), self.class_weights)
-        smooth = self.config.dice_smooth
-        cross_entropy = mean_cross_entropy(compared, self.config)
-        dice = dice_loss(compared, batch_dice=self.batch_dice, smooth=smooth)
-        return self.config.cross_entropy_weight * cross_entropy + self.config.dice_weight * dice
+        config, target = self.config, make_target(seg, self.schema)
+        kind = comparison_kind(self.schema, config)
+        compared = compare(kind, logits, target, self.class_weights, config.label_smoothing)
+        terms = []
+        if config.cross_entropy_weight:
+            terms.append(config.cross_entropy_weight * mean_cross_entropy(compared, config))
+        if config.dice_weight:
+            dice = dice_loss(compared, batch_dice=self.batch_dice, smooth=config.dice_smooth)
+            terms.append(config.dice_weight * dice)
+        return torch.stack(terms).sum()
 
 
-def as_trained(seg: Tensor, invalid_voxels: InvalidVoxels | None) -> Tensor:
-    """Turn invalid voxels into background where they are trained as such; else ``seg`` as it is.
-
-    Whatever judges the network while it trains looks at this. Null leaves them masked.
-    """
-    if invalid_voxels != "background":
-        return seg
-    return torch.where(seg == INVALID, BACKGROUND, seg)
+def comparison_kind(schema: LabelSchema, config: LossConfig) -> Kind:
+    """Say how logits are compared: by what overlaps, and by what the recipe wants."""
+    if schema.sigmoid:
+        return "sigmoid"
+    return "one_vs_rest" if config.one_vs_rest else "softmax"
 
 
 def inverse_log_weights(shares: Mapping[str, float]) -> dict[str, float]:
@@ -125,91 +95,6 @@ def deep_supervision_weights(outputs: int) -> list[float]:
     if outputs > 1:
         weights[-1] = 0.0
     return [weight / sum(weights) for weight in weights]
-
-
-def resize_segmentation(seg: Tensor, shape: Sequence[int]) -> Tensor:
-    """Bring (B, C, *S) to another grid by picking the nearest voxel (no label is invented)."""
-    for axis, new in enumerate(shape, start=2):
-        old = seg.shape[axis]
-        if old != new:
-            centres = 2 * torch.arange(new, device=seg.device) + 1
-            seg = seg.index_select(axis, centres * old // (2 * new))
-    return seg
-
-
-def make_target(seg: Tensor, schema: LabelSchema) -> Target:
-    """Expand a segmentation into masked target channels.
-
-    Args:
-        seg: (B, 1, *S) indices -1..K, or (B, O, *S) where structures overlap.
-        schema: What they mean.
-    """
-    valid = (seg != INVALID) & (seg != schema.ignore_index)
-    # No index of a class, region or structure is one of those, so the channels are masked already.
-    if schema.overlapping:
-        channels = (seg == PRESENT).float()
-    elif schema.has_regions:
-        channels = _region_channels(seg, schema)
-    else:
-        channels = _one_hot(seg, schema.num_classes)
-    return Target(channels=channels, valid=valid.float())
-
-
-def _one_hot(seg: Tensor, classes: int) -> Tensor:
-    """(B, K, *S), written as floats at once: neither an integer nor a boolean copy is made."""
-    indices = torch.arange(classes, dtype=seg.dtype, device=seg.device)
-    channels = torch.empty((seg.shape[0], classes, *seg.shape[2:]), device=seg.device)
-    return torch.eq(seg, _spread(indices, seg), out=channels)
-
-
-def _region_channels(seg: Tensor, schema: LabelSchema) -> Tensor:
-    """(B, R, *S), by comparing with numbers: a table would have to be copied to the device."""
-    members = [row.nonzero()[0].tolist() for row in schema.region_members]
-    inside = [reduce(operator.or_, (seg == index for index in region)) for region in members]
-    return torch.cat(inside, dim=1).float()
-
-
-def compare_labels(logits: Tensor, target: Target, weights: Tensor | None) -> Comparison:
-    """Compare by softmax; a voxel counts as much as its class, Dice is of the foreground.
-
-    Args:
-        logits: (B, K, *S).
-        target: One-hot channels.
-        weights: (K,) of the classes, background first; None weighs all alike.
-    """
-    log_probabilities = F.log_softmax(logits, dim=1)
-    counted = target.valid
-    if weights is not None:
-        counted = (target.channels * _spread(weights, logits)).sum(1, keepdim=True)
-    return Comparison(
-        entropy=-(log_probabilities * target.channels).sum(1, keepdim=True),
-        counted=counted,
-        probabilities=log_probabilities[:, 1:].exp(),
-        target=Target(channels=target.channels[:, 1:], valid=target.valid),
-        weights=None if weights is None else weights[1:],
-    )
-
-
-def compare_channels(logits: Tensor, target: Target, weights: Tensor | None) -> Comparison:
-    """Compare every channel by a sigmoid of its own.
-
-    Args:
-        logits: (B, O, *S).
-        target: Regions or structures.
-        weights: (O,) of the channels; None weighs all alike.
-    """
-    return Comparison(
-        entropy=F.binary_cross_entropy_with_logits(logits, target.channels, reduction="none"),
-        counted=target.valid if weights is None else target.valid * _spread(weights, logits),
-        probabilities=logits.sigmoid(),
-        target=target,
-        weights=weights,
-    )
-
-
-def _spread(values: Tensor, like: Tensor) -> Tensor:
-    """(O,) values as (1, O, 1, ...), to meet the channels of ``like``."""
-    return values.reshape(1, -1, *[1] * (like.ndim - 2))
 
 
 def mean_cross_entropy(compared: Comparison, config: LossConfig) -> Tensor:

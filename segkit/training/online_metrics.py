@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from segkit.dataset.labels import LabelSchema
-from segkit.training.losses import make_target
+from segkit.training.targets import make_target
 
 
 def overlap_counts(logits: Tensor, seg: Tensor, schema: LabelSchema) -> Tensor:

@@ -11,10 +11,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from segkit.training.losses import as_trained
 from segkit.training.online_metrics import dice_from_counts, overlap_counts
 from segkit.training.parts import TrainingParts, load_batch
 from segkit.training.patches import read_ahead
+from segkit.training.targets import as_trained
 
 
 @dataclass(frozen=True, kw_only=True)

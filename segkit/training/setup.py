@@ -83,9 +83,13 @@ class TrainingTask:
         """The recipe's loss with what it leaves to plan and data settled: weights in numbers.
 
         Raises:
-            UserError: weights are to follow frequencies that are unknown.
+            UserError: weights are to follow frequencies that are unknown, or a setting has no
+                effect on these labels.
         """
         loss = self.recipe.loss
+        if loss.one_vs_rest and self.schema.sigmoid:
+            what = "loss.one_vs_rest has no effect: regions and structures have sigmoids anyway"
+            raise UserError(what, where="loss.one_vs_rest", fix="leave it out")
         return replace(
             loss, invalid_voxels=self.invalid_voxels, class_weights=_settled_weights(self)
         )

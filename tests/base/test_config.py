@@ -80,6 +80,7 @@ def test_a_file_is_a_recipe_named_after_it(tmp_path):
         ("focal_gamma=3", "focal_gamma has no effect unless cross_entropy is focal"),
         ("topk_percent=5", "topk_percent has no effect unless cross_entropy is topk"),
         ("topk_percent=0", r"topk_percent must lie in \(0, 100\]"),
+        ("label_smoothing=1", r"label_smoothing must lie in \[0, 1\)"),
         ("focal_gamma=-1", "focal_gamma must not be negative"),
         ("sampling.class_weights={liver: -1}", "class_weights must be 0 or more.*'liver'"),
         ("case_weights={c1: .inf}", "case_weights must be 0 or more.*'c1'"),
@@ -97,6 +98,7 @@ def test_bad_settings_are_refused(setting, message):
     [
         (["optimizer.name=adam", "momentum=0.9"], "momentum has no effect unless name is sgd"),
         (["annealing=cosine", "poly_power=1"], "poly_power has no effect unless annealing is poly"),
+        (["cross_entropy=focal", "label_smoothing=0.1"], "use one of them"),
         (["early_stopping=5", "validation_iterations=0"], "early_stopping needs a Dice"),
     ],
 )

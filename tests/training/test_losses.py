@@ -9,18 +9,16 @@ import torch.nn.functional as F
 
 from segkit.config import LossConfig
 from segkit.dataset.labels import LabelClass, LabelSchema, Region
+from segkit.training.comparison import compare
 from segkit.training.losses import (
     SegmentationLoss,
-    Target,
-    compare_channels,
-    compare_labels,
+    comparison_kind,
     deep_supervision_weights,
     dice_loss,
     inverse_log_weights,
-    make_target,
     mean_cross_entropy,
-    resize_segmentation,
 )
+from segkit.training.targets import Target, make_target, resize_segmentation
 
 CLASSES = (LabelClass(name="a", value=7), LabelClass(name="b", value=200))
 LABELS = LabelSchema(classes=CLASSES)
@@ -39,6 +37,7 @@ KINDS = pytest.mark.parametrize(
     "schema", [LABELS, REGIONS, STRUCTURES], ids=["labels", "regions", "structures"]
 )
 SMOOTH = 1e-5
+PLAIN = LossConfig()
 
 
 def random_case(seed, schema, *, masked, samples=2):
@@ -62,36 +61,48 @@ def is_inside(seg, schema, channel):
     return seg[0] in MEMBERS[channel] if schema.has_regions else seg[0] == channel
 
 
-def probabilities_of(logits, schema):
-    if schema.sigmoid:
+def probabilities_of(logits, sigmoid):
+    if sigmoid:
         return 1 / (1 + np.exp(-logits))
     return np.exp(logits) / np.exp(logits).sum()
 
 
-def loops(logits, seg, schema, weights):
+def entropy_by_hand(probabilities, inside, channel, sigmoid, smoothing):
+    """Cross-entropy of a channel (sigmoid), or of a voxel, with the target made less sure."""
+    if sigmoid:
+        yes = inside * (1 - smoothing) + smoothing / 2
+        p = probabilities[channel]
+        return -yes * np.log(p) - (1 - yes) * np.log(1 - p)
+    others = -np.log(probabilities).mean()
+    return -(1 - smoothing) * np.log(probabilities[channel]) + smoothing * others
+
+
+def loops(logits, seg, schema, weights, config=PLAIN):
     """Collect (cross-entropy, weight) of what counts, and the Dice sums of (sample, channel)."""
+    sigmoid = schema.sigmoid or config.one_vs_rest
     weights = np.ones(schema.num_outputs) if weights is None else np.array(weights)
     entropies, sums = [], {}
     for b, *position in np.ndindex(logits.shape[0], *logits.shape[2:]):
         column = seg[(b, slice(None), *position)]
-        probabilities = probabilities_of(logits[(b, slice(None), *position)], schema)
+        probabilities = probabilities_of(logits[(b, slice(None), *position)], sigmoid)
         for c, p in enumerate(probabilities):
             if is_masked(column, schema, c):
                 continue
             inside = is_inside(column, schema, c)
-            if schema.sigmoid or inside:
-                entropies.append((-np.log(p if inside else 1 - p), weights[c]))
+            if sigmoid or inside:
+                entropy = entropy_by_hand(probabilities, inside, c, sigmoid, config.label_smoothing)
+                entropies.append((entropy, weights[c]))
             if schema.sigmoid or c > 0:
                 sums[b, c] = sums.get((b, c), 0) + np.array([p * inside, p, inside])
     return entropies, sums, weights
 
 
-def compared_in_float64(logits, seg, schema, weights):
-    compare = compare_channels if schema.sigmoid else compare_labels
+def compared_in_float64(logits, seg, schema, weights, config=PLAIN):
     target = make_target(torch.from_numpy(seg), schema)
     target = Target(channels=target.channels.double(), valid=target.valid.double())
     weights = weights and torch.tensor(weights, dtype=torch.float64)
-    return compare(torch.from_numpy(logits), target, weights)
+    kind = comparison_kind(schema, config)
+    return compare(kind, torch.from_numpy(logits), target, weights, config.label_smoothing)
 
 
 def cross_entropy_by_hand(entropies, config):
@@ -126,16 +137,21 @@ def dice_by_hand(sums, weights, batch_dice):
         {"cross_entropy": "focal", "focal_gamma": 0.5},
         {"cross_entropy": "topk"},
         {"cross_entropy": "topk", "topk_percent": 37.0},
+        {"label_smoothing": 0.3},
+        {"label_smoothing": 0.1, "cross_entropy": "topk"},
+        {"one_vs_rest": True},
+        {"one_vs_rest": True, "cross_entropy": "focal"},
+        {"one_vs_rest": True, "cross_entropy": "topk", "label_smoothing": 0.2},
     ],
-    ids=["plain", "focal", "focal 0.5", "topk 10", "topk 37"],
+    ids=lambda settings: " ".join(map(str, settings.values())) or "plain",
 )
 def test_both_terms_equal_loops_in_float64(schema, masked, weighted, settings):
     config = LossConfig(**settings)
     given = {None: None, "some": [0.3, 1.1, 1.6], "zero": [0.0, 1.0, 2.0]}[weighted]
     given = given and given[: schema.num_outputs]
     logits, seg = random_case(1, schema, masked=masked)
-    compared = compared_in_float64(logits, seg, schema, given)
-    entropies, sums, weights = loops(logits, seg, schema, given)
+    compared = compared_in_float64(logits, seg, schema, given, config)
+    entropies, sums, weights = loops(logits, seg, schema, given, config)
     expected = cross_entropy_by_hand(entropies, config)
     assert float(mean_cross_entropy(compared, config)) == pytest.approx(expected, rel=1e-9)
     for batch_dice in (True, False):
@@ -152,6 +168,29 @@ def test_weighted_cross_entropy_is_torchs():
         torch.from_numpy(logits), torch.from_numpy(seg[:, 0]).long(), torch.tensor(weights).double()
     )
     assert float(mean_cross_entropy(compared, LossConfig())) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_label_smoothing_is_torchs(smoothing):
+    logits, seg = random_case(6, LABELS, masked=False)
+    config = LossConfig(label_smoothing=smoothing)
+    compared = compared_in_float64(logits, seg, LABELS, None, config)
+    expected = F.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(seg[:, 0]).long(), label_smoothing=smoothing
+    )
+    assert float(mean_cross_entropy(compared, config)) == pytest.approx(float(expected))
+
+
+@KINDS
+def test_terms_of_weight_zero_are_left_out(schema):
+    logits, seg = map(torch.from_numpy, random_case(7, schema, masked=True))
+
+    def loss(**weights):
+        config = LossConfig(**weights)
+        return float(SegmentationLoss(schema=schema, config=config, batch_dice=True)(logits, seg))
+
+    parts = loss(dice_weight=0.0) + 2 * loss(cross_entropy_weight=0.0)
+    assert loss(dice_weight=2.0) == pytest.approx(parts, rel=1e-6)
 
 
 @KINDS

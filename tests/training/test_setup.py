@@ -123,6 +123,13 @@ def test_weights_follow_from_seed_and_fold():
     assert not torch.equal(first, weights(build_parts(task(fold="all"), None, cpu)))
 
 
+def test_sigmoids_are_asked_for_where_there_is_a_choice():
+    wanted = replace(task(), recipe=Recipe(loss=LossConfig(one_vs_rest=True)))
+    assert wanted.loss.one_vs_rest
+    with pytest.raises(UserError, match=r"one_vs_rest has no effect"):
+        build_parts(replace(wanted, schema=STRUCTURES), None, torch.device("cpu"))
+
+
 @pytest.mark.parametrize("size", [(3, 8, 8), (4, 6, 8), (8, 8), (2, 4, 4)])
 def test_patches_the_network_cannot_halve_are_refused(size):
     with pytest.raises(UserError, match="multiples of 2 x 4 x 4"):
