@@ -23,7 +23,7 @@ from typing import Any
 from benchmarking import (  # fmt: skip
     Row,
     alternate,
-    matrix_product_rate,
+    arithmetic_rate,
     measured,
     parse,
     program,
@@ -236,7 +236,7 @@ def _own_name(name: str) -> str:
 
 
 def _floor(model: Path, work: Path, data: Path) -> None:
-    """Report the operations of all forward passes, and how long matrix products of as many take."""
+    """Report the operations of all forward passes, and how long the machine takes at best."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -250,11 +250,11 @@ def _floor(model: Path, work: Path, data: Path) -> None:
             network(patch)
         passes = _passes(read, sorted((work / "images").iterdir()))
         work_done = counter.get_total_flops() * passes
-        found = {kind: work_done / matrix_product_rate(kind) for kind in ("float32", "bfloat16")}
+        found = {kind: work_done / arithmetic_rate(kind) for kind in ("float32", "bfloat16")}
         seconds = " and ".join(f"{s:.3g} s in {kind}" for kind, s in found.items())
         result["text"] = (
-            f"{passes} forward passes of {counter.get_total_flops() / 1e9:.3g} GFLOP; matrix "
-            f"products of as many take {seconds}"
+            f"{passes} forward passes of {counter.get_total_flops() / 1e9:.3g} GFLOP; at the "
+            f"machine's roof they take {seconds}"
         )
 
 

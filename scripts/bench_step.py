@@ -24,7 +24,7 @@ from benchmarking import (
     Row,
     Sample,
     alternate,
-    matrix_product_rate,
+    arithmetic_rate,
     measured,
     median_seconds,
     parse,
@@ -109,14 +109,14 @@ def measure(options: argparse.Namespace, batch: int, agreement: dict[str, Any]) 
 
 
 def with_floor(row: Row, agreement: dict[str, Any], peaks: dict[str, Any]) -> Row:
-    """Say how many operations a second each side reaches, of what a matrix product does."""
+    """Say how many operations a second each side reaches, of those that torch can."""
     batch, dtype = row.segkit[0].result["batch"], row.segkit[0].result["dtype"]
     work = agreement["flops"] * batch
     texts = []
     for name, samples, kind in (("segkit", row.segkit, dtype), ("nnU-Net", row.peer, "float32")):
         rate = work / sorted(sample.seconds for sample in samples)[len(samples) // 2]
         share = rate / peaks[kind]
-        texts.append(f"{name} {rate / 1e9:.0f} GFLOP/s, {share:.0%} of a {kind} matrix product")
+        texts.append(f"{name} {rate / 1e9:.0f} GFLOP/s, {share:.0%} of the {kind} roof")
     floor = work / peaks[dtype]
     text = f"{work / 1e9:.0f} GFLOP a step, floor {floor:.2f} s; {'; '.join(texts)}"
     return replace(row, floor=text)
@@ -185,8 +185,8 @@ def measure_agreement(options: argparse.Namespace) -> None:
 
 
 def measure_peaks(options: argparse.Namespace) -> None:
-    """Measure how many operations a second large matrix products reach."""
-    with measured(**{dtype: matrix_product_rate(dtype) for dtype in ("float32", "bfloat16")}):
+    """Measure how many operations a second torch reaches here."""
+    with measured(**{dtype: arithmetic_rate(dtype) for dtype in ("float32", "bfloat16")}):
         pass
 
 

@@ -174,13 +174,25 @@ def median_seconds(function: Callable[[], object], repeats: int, *, warm_up: int
     return statistics.median(_seconds(function) for _ in range(repeats))
 
 
-def matrix_product_rate(dtype: str) -> float:
-    """Return the operations a second of a large matrix product in torch: the machine's roof."""
+def arithmetic_rate(dtype: str) -> float:
+    """Return the operations a second that torch reaches on this machine: the roof.
+
+    The faster of a large matrix product and a large convolution, for on some processors the
+    library of the one is slower than that of the other.
+    """
     import torch
 
-    size = 4096
-    matrix = torch.randn(size, size).to(getattr(torch, dtype))
-    return 2 * size**3 / median_seconds(lambda: matrix @ matrix, 3)
+    kind = getattr(torch, dtype)
+    size, width, edge = 4096, 128, 32
+    matrix = torch.randn(size, size).to(kind)
+    product = 2 * size**3 / median_seconds(lambda: matrix @ matrix, 3)
+    layer = torch.nn.Conv3d(width, width, 3, padding=1, bias=False)
+    layer = layer.to(dtype=kind, memory_format=torch.channels_last_3d)
+    image = torch.randn(2, width, edge, edge, edge).to(kind)
+    image = image.contiguous(memory_format=torch.channels_last_3d)
+    with torch.inference_mode():
+        convolved = median_seconds(lambda: layer(image), 3)
+    return max(product, 2 * len(image) * edge**3 * 27 * width**2 / convolved)
 
 
 def _seconds(function: Callable[[], object]) -> float:
@@ -272,7 +284,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     if not row["peer"]:
         return [row["what"], _times(row["segkit"]), "-", "-", _memory(row["segkit"]), "-",
                 row["equal"]]  # fmt: skip
-    unmeasured = not any(sample["peak_bytes"] for sample in [*row["segkit"], *row["peer"]])
+    # Sides too quick to be looked at have no memory to compare.
+    unmeasured = not all(_median(row[side], "peak_bytes") for side in ("segkit", "peer"))
     memory = "-" if unmeasured else f"{_memory(row['segkit'])} / {_memory(row['peer'])} MiB"
     return [
         row["what"],
