@@ -42,8 +42,9 @@ def from_mapping(cls: type[T], mapping: Any, *, source: object, path: str = "") 
     missing = _required(cast(Any, cls)) - mapping.keys()
     if missing:
         raise UserError(f"missing key {sorted(missing)[0]!r}", where=where, fix="add it")
+    names = _names(cast(Any, cls))
     values = {
-        key: convert(hints[key], value, source=source, path=f"{path}.{key}".lstrip("."))
+        names[key]: convert(hints[key], value, source=source, path=f"{path}.{key}".lstrip("."))
         for key, value in mapping.items()
     }
     try:
@@ -67,7 +68,7 @@ def to_mapping(instance: Any) -> Any:
     """Turn a dataclass into dicts, lists and scalars that JSON and YAML can hold."""
     if dataclasses.is_dataclass(instance):
         fields = dataclasses.fields(instance)
-        return {field.name: to_mapping(getattr(instance, field.name)) for field in fields}
+        return {_key(field): to_mapping(getattr(instance, field.name)) for field in fields}
     if isinstance(instance, Mapping):
         return {str(key): to_mapping(value) for key, value in instance.items()}
     if isinstance(instance, (list, tuple)):
@@ -171,14 +172,24 @@ def _convert_scalar(hint: Any, value: Any, *, source: object, path: str) -> Any:
 @cache
 def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return {_key(field): hints[field.name] for field in dataclasses.fields(cls)}
+
+
+@cache
+def _names(cls: Any) -> dict[str, str]:
+    return {_key(field): field.name for field in dataclasses.fields(cls)}
+
+
+def _key(field: dataclasses.Field[Any]) -> str:
+    """Return the key of a field: its name, but for one that Python keeps for itself ("class")."""
+    return str(field.metadata.get("key", field.name))
 
 
 @cache
 def _required(cls: Any) -> frozenset[str]:
     none = dataclasses.MISSING
     return frozenset(
-        field.name
+        _key(field)
         for field in dataclasses.fields(cls)
         if field.default is none and field.default_factory is none
     )

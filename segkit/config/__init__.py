@@ -1,6 +1,6 @@
 """The recipe of a training run: one file a section, every key with its default and its limits."""
 
-from segkit.config.augment import AugmentConfig, Range
+from segkit.config.augment import AugmentConfig, ExtraTransform, IntensityStep, Range
 from segkit.config.averaging import AveragingConfig
 from segkit.config.cascade import CascadeConfig
 from segkit.config.loss import InvalidVoxels, LossConfig
@@ -20,6 +20,8 @@ __all__ = [
     "AugmentConfig",
     "AveragingConfig",
     "CascadeConfig",
+    "ExtraTransform",
+    "IntensityStep",
     "InvalidVoxels",
     "LossConfig",
     "OptimizerConfig",

@@ -3,6 +3,7 @@
 import pytest
 
 from segkit.config import AugmentConfig
+from segkit.errors import UserError
 from segkit.training.augment import sampled_patch_size, spatial_settings
 
 CONFIG = AugmentConfig()
@@ -56,3 +57,24 @@ def test_nothing_extra_is_read_when_nothing_moves():
 def test_impossible_ranges_are_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
         AugmentConfig(**setting)
+
+
+def test_slices_are_kept_apart_or_not_as_the_recipe_says():
+    thick, cube = (20, 256, 224), (64, 64, 64)
+    assert not spatial_settings(thick, AugmentConfig(dummy_2d=False)).dummy_2d
+    assert spatial_settings(thick, AugmentConfig(dummy_2d=False)).max_angle_degrees == 30
+    assert spatial_settings(cube, AugmentConfig(dummy_2d=True)).dummy_2d
+    assert spatial_settings(cube, AugmentConfig(dummy_2d=True)).max_angle_degrees == 180
+    assert not spatial_settings((64, 64), AugmentConfig(dummy_2d=True)).dummy_2d
+
+
+def test_single_axes_can_be_mirrored():
+    assert spatial_settings((8, 8, 8), AugmentConfig(mirror=(1, 0))).mirror_axes == (0, 1)
+    assert spatial_settings((8, 8), AugmentConfig(mirror=(0,))).mirror_axes == (0,)
+    with pytest.raises(UserError, match=r"no axis 2 to mirror: the patch has 2"):
+        spatial_settings((8, 8), AugmentConfig(mirror=(2,)))
+
+
+def test_deformation_reads_beyond_the_patch():
+    config = AugmentConfig(p_rotation=0, p_scaling=0, p_elastic=0.1)
+    assert sampled_patch_size(spatial_settings((85, 85), config), config) == (100, 100)

@@ -11,7 +11,8 @@ from segkit.config import AugmentConfig
 from segkit.training.augment import SpatialSettings, sampling, spatial_settings
 from segkit.training.augment.affine import affine_map, crop_start, rotation_matrix
 from segkit.training.augment.sampling import sample_affine
-from segkit.training.augment.spatial import centre_crop, mirror, rotate_scale_crop
+from segkit.training.augment.spatial import centre_crop, rotate_scale_crop
+from segkit.training.augment.turns import mirror
 
 ALWAYS = AugmentConfig(p_rotation=1, p_scaling=1)
 

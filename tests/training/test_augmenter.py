@@ -9,9 +9,12 @@ from segkit.config import AugmentConfig
 from segkit.training.augment import Augmenter, sampled_patch_size, spatial_settings
 
 OFF = {
-    field.name: 0.0 for field in dataclasses.fields(AugmentConfig) if field.name.startswith("p_")
+    field.name: 0.0
+    for field in dataclasses.fields(AugmentConfig)
+    if field.name.startswith("p_") and not field.name.endswith(("_channel", "_axis"))
 }
-EVERYTHING = dict.fromkeys(OFF, 1.0)
+EVERYTHING = {**dict.fromkeys(OFF, 1.0), "p_blur": 0.5, "p_median": 0.5, "p_contrast": 0.5}
+EVERYTHING |= {"p_contrast_unclamped": 0.5, "p_channel_dropout": 0.0, "median_size": (2, 3)}
 
 
 def make(patch, mask_channels=(False,), **settings):

@@ -52,7 +52,10 @@ def crop_start(source: tuple[int, ...], patch: tuple[int, ...]) -> tuple[int, ..
 
 
 def affine_map(
-    angles: torch.Tensor, scaling: float, source: tuple[int, ...], patch: tuple[int, ...]
+    angles: torch.Tensor,
+    scaling: float | torch.Tensor,
+    source: tuple[int, ...],
+    patch: tuple[int, ...],
 ) -> AffineMap:
     """Map patch voxels to the source, turning and scaling about the centre of the centre crop.
 
@@ -60,7 +63,8 @@ def affine_map(
 
     Args:
         angles: (3,) or (1,) in radians.
-        scaling: Above 1 the patch covers more of the source: objects become smaller.
+        scaling: Above 1 the patch covers more of the source: objects become smaller. One factor
+            for all axes of the patch, or one an axis.
         source: Spatial shape of the source.
         patch: Spatial shape of the output.
     """

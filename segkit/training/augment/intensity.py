@@ -11,8 +11,8 @@ import torch
 
 TINY = 1e-7
 """Smallest divisor: a constant channel stays what it is."""
-ALMOST_ZERO = 1e-12
-"""Far below any difference of intensities, and so is a power of it."""
+ALMOST_ZERO = 1e-37
+"""Far below any difference of intensities, and so is a power of it unless the exponent is tiny."""
 CPU_CHUNK = 1 << 16
 """Voxels of a row treated at once on a CPU, so that several operations find them in the cache."""
 
@@ -29,12 +29,24 @@ def scale_brightness(rows: torch.Tensor, factor: torch.Tensor) -> None:
     rows.mul_(factor[:, None])
 
 
+def shift_brightness(rows: torch.Tensor, shift: torch.Tensor) -> None:
+    """Add its shift to every row."""
+    rows.add_(shift[:, None])
+
+
 def scale_contrast(rows: torch.Tensor, factor: torch.Tensor) -> None:
     """Stretch every row about its mean, clamped to its former range."""
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
     shift = rows.mean(1, keepdim=True) * (1 - factor[:, None])
     for part in _chunks(rows):
         part.mul_(factor[:, None]).add_(shift).clamp_(low, high)
+
+
+def scale_contrast_unclamped(rows: torch.Tensor, factor: torch.Tensor) -> None:
+    """Stretch every row about its mean, beyond its former range."""
+    shift = rows.mean(1, keepdim=True) * (1 - factor[:, None])
+    for part in _chunks(rows):
+        part.mul_(factor[:, None]).add_(shift)
 
 
 def gamma(rows: torch.Tensor, exponent: torch.Tensor) -> None:

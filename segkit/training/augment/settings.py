@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from segkit.config import AugmentConfig
+from segkit.errors import UserError
 
 ANISOTROPY = 3.0
 """A 3D patch whose longest edge is more than this many times its first is rotated in-plane."""
@@ -30,9 +31,12 @@ class SpatialSettings:
 
 
 def spatial_settings(patch_size: tuple[int, ...], config: AugmentConfig) -> SpatialSettings:
-    """Choose nnU-Net's rotation and mirroring for a patch of 2 or 3 axes."""
-    ndim = len(patch_size)
-    dummy_2d = ndim == 3 and max(patch_size) / patch_size[0] > ANISOTROPY
+    """Choose rotation and mirroring for a patch of 2 or 3 axes: nnU-Net's, or the recipe's.
+
+    Raises:
+        UserError: axes to mirror that the patch does not have.
+    """
+    dummy_2d = len(patch_size) == 3 and _kept_apart(patch_size, config)
     angle = config.rotation_degrees
     if angle is None:
         angle = _default_angle(patch_size, dummy_2d)
@@ -40,8 +44,24 @@ def spatial_settings(patch_size: tuple[int, ...], config: AugmentConfig) -> Spat
         patch_size=tuple(patch_size),
         max_angle_degrees=angle,
         dummy_2d=dummy_2d,
-        mirror_axes=tuple(range(ndim)) if config.mirror else (),
+        mirror_axes=_mirror_axes(len(patch_size), config),
     )
+
+
+def _kept_apart(patch_size: tuple[int, ...], config: AugmentConfig) -> bool:
+    if config.dummy_2d == "auto":
+        return max(patch_size) / patch_size[0] > ANISOTROPY
+    return config.dummy_2d
+
+
+def _mirror_axes(ndim: int, config: AugmentConfig) -> tuple[int, ...]:
+    if isinstance(config.mirror, bool):
+        return tuple(range(ndim)) if config.mirror else ()
+    if beyond := [axis for axis in config.mirror if axis >= ndim]:
+        what = f"there is no axis {beyond[0]} to mirror: the patch has {ndim}"
+        fix = f"choose from {list(range(ndim))}; true stands for all"
+        raise UserError(what, where="augment.mirror", fix=fix)
+    return tuple(sorted(config.mirror))
 
 
 def _default_angle(patch_size: tuple[int, ...], dummy_2d: bool) -> float:
@@ -54,12 +74,12 @@ def sampled_patch_size(settings: SpatialSettings, config: AugmentConfig) -> tupl
     """Size to read so that a rotated, scaled patch mostly stays inside (nnU-Net's rule).
 
     The patch's edge vector is turned about one axis at a time by the largest angle (90 degrees
-    at most), the largest extent of each axis is kept and divided by 0.85. Without rotation and
-    scaling it is the patch itself.
+    at most), the largest extent of each axis is kept and divided by 0.85. Without rotation,
+    scaling and deformation it is the patch itself.
     """
     patch = settings.patch_size
     angle = min(settings.max_angle_degrees, 90.0) if config.p_rotation > 0 else 0.0
-    margin = SCALING_MARGIN if config.p_scaling > 0 else 1.0
+    margin = SCALING_MARGIN if config.p_scaling > 0 or config.p_elastic > 0 else 1.0
     turned = _turned_extent(patch, math.radians(angle), _planes(settings))
     size = [int(extent / margin) for extent in turned]
     if settings.dummy_2d:
