@@ -64,16 +64,45 @@ def read_struct(cls: type[T], path: Path, *, version: int) -> T:
     return from_mapping(cls, own, source=path)
 
 
-def to_mapping(instance: Any) -> Any:
-    """Turn a dataclass into dicts, lists and scalars that JSON and YAML can hold."""
+def to_mapping(instance: Any, *, sparse: bool = False) -> Any:
+    """Turn a dataclass into dicts, lists and scalars that JSON and YAML can hold.
+
+    Args:
+        instance: A dataclass, or what its fields may hold.
+        sparse: Leave out fields that have their default value: a hash of the rest stays what it
+            was when a later version adds a field.
+    """
     if dataclasses.is_dataclass(instance):
         fields = dataclasses.fields(instance)
-        return {_key(field): to_mapping(getattr(instance, field.name)) for field in fields}
+        return {
+            _key(field): to_mapping(getattr(instance, field.name), sparse=sparse)
+            for field in fields
+            if not sparse or _is_set(field, instance)
+        }
     if isinstance(instance, Mapping):
-        return {str(key): to_mapping(value) for key, value in instance.items()}
+        return {str(key): to_mapping(value, sparse=sparse) for key, value in instance.items()}
     if isinstance(instance, (list, tuple)):
-        return [to_mapping(value) for value in instance]
+        return [to_mapping(value, sparse=sparse) for value in instance]
     return instance
+
+
+def _is_set(field: dataclasses.Field, instance: Any) -> bool:
+    """Whether a field has another value than its default."""
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    return bool(getattr(instance, field.name) != default)
+
+
+def differing_keys(before: Any, now: Any, prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ between two mappings as :func:`to_mapping` makes them."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [prefix]
+    return [
+        key
+        for name in {**before, **now}
+        for key in differing_keys(before.get(name), now.get(name), f"{prefix}.{name}".lstrip("."))
+    ]
 
 
 def convert(hint: Any, value: Any, *, source: object, path: str) -> Any:

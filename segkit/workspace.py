@@ -26,18 +26,18 @@ class Workspace:
         """Cross-validation folds."""
         return self.folder / "splits.json"
 
-    def plan(self, planner: str) -> Path:
-        """Plan of one planner."""
-        return self.folder / "plans" / f"{planner}.json"
+    def plan(self, plan: str) -> Path:
+        """File of a plan, by its name."""
+        return self.folder / "plans" / f"{plan}.json"
 
-    def preprocessed(self, planner: str, configuration: str) -> Path:
-        """Arrays a configuration is trained on."""
-        return self.folder / "preprocessed" / f"{planner}_{configuration}"
+    def preprocessed(self, plan: str, configuration: str) -> Path:
+        """Arrays a configuration of a plan is trained on."""
+        return self.folder / "preprocessed" / f"{plan}_{configuration}"
 
-    def model(self, planner: str, configuration: str, recipe: str) -> Path:
+    def model(self, plan: str, configuration: str, recipe: str) -> Path:
         """Model folder; the default recipe goes unnamed."""
         suffix = "" if recipe == "default" else f"_{recipe}"
-        return self.folder / "models" / f"{planner}_{configuration}{suffix}"
+        return self.folder / "models" / f"{plan}_{configuration}{suffix}"
 
 
 def find_dataset(name: str, raw_folders: Sequence[Path]) -> Path:

@@ -18,13 +18,14 @@ from segkit.networks.build import build_network
 from segkit.planning.plan import (
     ConfigurationPlan,
     Plan,
+    PlanRequest,
     load_plan,
     planned_description,
     save_plan,
 )
 from segkit.structs import read_struct, to_mapping
 
-MODEL_VERSION = 4
+MODEL_VERSION = 5
 """Raise it when plan.json or dataset.json are hashed otherwise: older models are then refused."""
 _OLD_MODEL = (
     "train it again with this version of segkit (delete the folder, or give the recipe another "
@@ -120,13 +121,21 @@ def load_model(folder: Path) -> Model:
 
 
 def _source_hash(plan: Plan, description: DatasetDescription) -> str:
-    """Hash plan and dataset.json, but not the wording of the plan's reasons."""
+    """Hash dataset.json and what of the plan a model depends on: its numbers, not its story."""
     configurations = {
         name: replace(configuration, reasons=())
         for name, configuration in plan.configurations.items()
     }
-    bare = replace(plan, reasons=(), configurations=configurations)
-    return content_hash([to_mapping(bare), description.content])
+    bare = replace(
+        plan,
+        name="",
+        request=PlanRequest(),
+        taken_from=None,
+        planned="",
+        reasons=(),
+        configurations=configurations,
+    )
+    return content_hash([to_mapping(bare, sparse=True), description.content])
 
 
 def _read_settings(folder: Path) -> tuple[str, ModelSettings]:

@@ -12,7 +12,8 @@ CONFIG_HELP = "configuration: 2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres, w
 BUDGET_HELP = "train the best model in this time, e.g. 30m, 2h, 1h30m"
 SET_HELP = "change recipe values, e.g. schedule.epochs=50"
 RECIPE_HELP = "name of a shipped recipe or a YAML file; several joined by +, later ones count more"
-PLANNER_HELP = "default, resenc_m, resenc_l or resenc_xl"
+PLANNER_HELP = "default, resenc, resenc_m, resenc_l or resenc_xl"
+PLAN_HELP = "plan to use: the planner that made it, or the --plan-name it was given"
 
 
 def flag(*names: str, help: str, default: Any = None, **argparse: Any) -> Any:
@@ -26,10 +27,23 @@ def workdir_flag(default: str) -> Any:
     return flag("-w", "--workdir", help=text, default=Path(default), type=Path, metavar="DIR")
 
 
-def min_cases_flag() -> Any:
+def plan_flag() -> Any:
+    """Describe which plan of a dataset is used."""
+    return flag("--planner", "--plan-name", help=PLAN_HELP, default="default", metavar="NAME")
+
+
+def number_or_word(text: str) -> float | str:
+    """Read a number; anything else is a word."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def min_cases_flag(default: int | None = 0) -> Any:
     """Describe below how many cases a structure is left out."""
     text = "leave out overlapping structures that fewer than N training cases have"
-    return flag("--min-cases", help=text, default=0, type=int, metavar="N")
+    return flag("--min-cases", help=text, default=default, type=int, metavar="N")
 
 
 def duration(text: str) -> float:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.options.common import PLANNER_HELP, Dataset, flag, min_cases_flag
+from segkit.options.common import (
+    PLANNER_HELP,
+    Dataset,
+    flag,
+    min_cases_flag,
+    number_or_word,
+    plan_flag,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +39,45 @@ class Plan(Dataset):
     gpu_memory_gb: float | None = flag(
         "--gpu-memory-gb", help="plan for this much GPU memory", type=float, metavar="G"
     )
-    spacing: tuple[float, ...] | None = flag(
-        "--spacing", help="target spacing in mm", type=float, nargs=3, metavar=("Z", "Y", "X")
+    spacing: tuple[float | str, ...] = flag(
+        "--spacing",
+        help="median (the rule, default), isotropic (the finest of the rule's for all axes), "
+        "original (cases keep their own), or three numbers: z y x in mm",
+        type=number_or_word,
+        nargs="+",
+        default=("median",),
+        metavar="RULE|MM",
+    )
+    resampling: str = flag(
+        "--resampling",
+        help="how images come to that spacing: cubic (default) or linear; with _all_axes also "
+        "along an axis much coarser than the others, which else takes the nearest neighbour",
+        default="cubic",
+        choices=("cubic", "linear", "cubic_all_axes", "linear_all_axes"),
     )
     min_cases: int = min_cases_flag()
+    source: str | None = flag(
+        "--from",
+        help="take spacing, patch, batch, network and normalisation from this plan: a dataset "
+        "(its plan of that --planner), a plans/NAME.json or a model folder",
+        metavar="SOURCE",
+    )
+    intensities: str = flag(
+        "--intensities",
+        help="with --from: normalise as the source does (default), or by the target's channel "
+        "names and intensities",
+        default="source",
+        choices=("source", "target"),
+    )
+    plan_name: str | None = flag(
+        "--plan-name",
+        help="name of the plan, for plans side by side (default: the planner's; with --from "
+        "PLAN_from_DATASET)",
+        metavar="NAME",
+    )
+    overwrite: bool = flag(
+        "--overwrite", help="replace a plan edited by hand", default=False, action="store_true"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +87,7 @@ class Preprocess(Dataset):
     configurations: tuple[str, ...] = flag(
         "-c", "--configurations", help="which to prepare (default: all)", default=(), nargs="+"
     )
-    planner: str = flag("--planner", help=PLANNER_HELP, default="default")
+    planner: str = plan_flag()
 
 
 @dataclass(frozen=True, kw_only=True)

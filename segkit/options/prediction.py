@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.options.common import CONFIG_HELP, DATASET_HELP, PLANNER_HELP, Common, flag, fold
+from segkit.options.common import CONFIG_HELP, DATASET_HELP, Common, flag, fold, plan_flag
 from segkit.precision import PrecisionName
 
 
@@ -26,7 +26,7 @@ class Predict(Common):
     model: Path | None = flag("-m", "--model", help="model folder", type=Path, metavar="MODEL")
     dataset: str | None = flag("-d", "--dataset", help=DATASET_HELP, metavar="DATASET")
     configuration: str | None = flag("-c", "--configuration", help=CONFIG_HELP, metavar="CONFIG")
-    planner: str = flag("--planner", help=PLANNER_HELP, default="default")
+    planner: str = plan_flag()
     recipe: str | None = flag("--recipe", help="recipe the model was trained with", metavar="NAME")
     folds: tuple[str, ...] = flag(
         "--folds", help="folds to average (default: all trained)", nargs="+", default=(), type=fold

@@ -8,7 +8,6 @@ from pathlib import Path
 from segkit.options.common import (
     BUDGET_HELP,
     CONFIG_HELP,
-    PLANNER_HELP,
     RECIPE_HELP,
     SET_HELP,
     Common,
@@ -17,6 +16,7 @@ from segkit.options.common import (
     flag,
     fold,
     min_cases_flag,
+    plan_flag,
     workdir_flag,
 )
 
@@ -25,7 +25,7 @@ from segkit.options.common import (
 class TrainingChoice(Dataset):
     """Which model, and how it is trained."""
 
-    planner: str = flag("--planner", help=PLANNER_HELP, default="default")
+    planner: str = plan_flag()
     recipe: str = flag("--recipe", help=RECIPE_HELP, default="default", metavar="NAME|FILE")
     settings: tuple[str, ...] = flag(
         "--set", help=SET_HELP, default=(), nargs="+", action="extend", metavar="KEY=VALUE"
@@ -75,7 +75,7 @@ class Run(TrainingChoice):
     folds: tuple[str, ...] = flag(
         "--folds", help="folds to train (default: all)", nargs="+", default=(), type=fold
     )
-    min_cases: int = min_cases_flag()
+    min_cases: int | None = min_cases_flag(default=None)
     time_budget: float | None = flag(
         "--time-budget", help="train each fold this long, e.g. 30m", type=duration, metavar="TIME"
     )

@@ -192,7 +192,7 @@ def _settings(description: DatasetDescription) -> list[Any]:
 def _summarize(cases: Sequence[CaseFingerprint], required: str | None) -> Fingerprint:
     common = _common_orientation(cases, required)
     if common is not None:
-        cases = [_reoriented(case, case.orientation, common) for case in cases]
+        cases = [reoriented(case, case.orientation, common) for case in cases]
     kept = [math.prod(case.shape_after_crop) / math.prod(case.shape) for case in cases]
     labelled = sum(case.labelled_voxels for case in cases)
     in_zero = sum(case.labelled_in_zero for case in cases)
@@ -231,12 +231,12 @@ def _as_stored(fingerprint: Fingerprint | None) -> list[CaseFingerprint]:
         return []
     common = fingerprint.orientation
     return [
-        case if common is None else _reoriented(case, common, case.orientation)
+        case if common is None else reoriented(case, common, case.orientation)
         for case in fingerprint.cases
     ]
 
 
-def _reoriented(case: CaseFingerprint, old: str, new: str) -> CaseFingerprint:
+def reoriented(case: CaseFingerprint, old: str, new: str) -> CaseFingerprint:
     """Permute shapes and spacing from the axes of one orientation code to those of another."""
     axes = axis_permutation(old, new)
     return replace(

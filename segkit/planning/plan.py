@@ -11,12 +11,36 @@ from typing import Literal
 
 from segkit.dataset.description import DatasetDescription, command
 from segkit.errors import UserError, nearest
-from segkit.files import content_hash, read_artifact, write_artifact
-from segkit.structs import read_struct, to_mapping
+from segkit.files import HEADER_KEYS, content_hash, read_artifact, write_artifact
+from segkit.planning.checks import check_plan
+from segkit.planning.inheritance import resolve_configurations
+from segkit.structs import from_mapping, to_mapping
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 Normalization = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
+SpacingRule = Literal["median", "isotropic", "original"] | tuple[float, float, float]
+"""How the common spacing is found; three numbers are (z, y, x) in mm."""
+Resampling = Literal["cubic", "linear", "cubic_all_axes", "linear_all_axes", "none"]
+"""How images are brought to the planned spacing: by cubic or linear interpolation, with the
+nearest neighbour along an axis much coarser than the others or without it; or not at all."""
+Side = Literal["source", "target"]
+"""Of a plan that is taken from one dataset to another."""
 Axes = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanRequest:
+    """What a planner was asked for; a plan whose data changed is made again with it."""
+
+    gpu_memory_gb: float | None = None
+    """None: the memory the planner was made for."""
+    spacing: SpacingRule = "median"
+    resampling: Resampling = "cubic"
+    """``none`` where the spacing is original, and only there."""
+    min_cases: int = 0
+    """Overlapping structures that fewer training cases have are left out."""
+    intensities: Side = "source"
+    """Whose normalisation and statistics a plan has that is taken from another dataset."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +88,8 @@ class ConfigurationPlan:
     network: NetworkPlan
     previous_stage: str | None = None
     """Configuration whose segmentation the network is given beside the image (a cascade)."""
+    resampling: Resampling = "cubic"
+    """With ``none`` each case keeps its own spacing, and ``spacing_mm`` is what was planned for."""
     reasons: tuple[str, ...] = ()
     """One line a decision, as printed by ``segkit plan``."""
 
@@ -72,12 +98,27 @@ class ConfigurationPlan:
         """2 or 3: the dimensions of the network."""
         return len(self.patch_size)
 
+    @property
+    def interpolation_order(self) -> int:
+        """Spline order of images: 3, or 1 for linear."""
+        return 1 if self.resampling.startswith("linear") else 3
+
+    @property
+    def keeps_axis_apart(self) -> bool:
+        """Whether an axis much coarser than the others takes the nearest neighbour."""
+        return not self.resampling.endswith("all_axes")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """Everything planned for a dataset by one planner."""
 
+    name: str = ""
+    """Of the plan's file, of its preprocessed data and models; empty means the planner's."""
     planner: str
+    request: PlanRequest = PlanRequest()
+    taken_from: str | None = None
+    """File of the plan whose numbers it has, where they were not planned for this dataset."""
     dataset: str
     channel_names: tuple[str, ...]
     transpose_forward: tuple[int, int, int]
@@ -93,6 +134,24 @@ class Plan:
     configurations: dict[str, ConfigurationPlan] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     """Decisions shared by all configurations, one line each."""
+    planned: str = ""
+    """Hash of the plan as it was made: other content was edited by hand."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.planner)
+
+    @property
+    def edited(self) -> bool:
+        """Whether the plan differs from the one that was made."""
+        return self.planned != self._content_hash()
+
+    def sealed(self) -> Plan:
+        """Return the plan as made now, so that edits can be told from it."""
+        return replace(self, planned=self._content_hash())
+
+    def _content_hash(self) -> str:
+        return content_hash(to_mapping(replace(self, name="", planned=""), sparse=True))
 
     @property
     def transpose_backward(self) -> tuple[int, ...]:
@@ -108,7 +167,7 @@ class Plan:
         if name not in self.configurations:
             raise UserError(
                 f"the plan has no configuration {name!r}",
-                where=f"plan {self.planner!r} of {self.dataset}",
+                where=f"plan {self.name!r} of {self.dataset}",
                 fix=f"{nearest(name, self.configurations)} (segkit plan gives the reasons)",
             )
         return self.configurations[name]
@@ -123,7 +182,7 @@ class Plan:
         if previous is not None and self.configuration(previous).previous_stage is not None:
             what = f"the previous stage of {name!r} is {previous!r}, which has one itself"
             fix = "a cascade has two stages: name one that needs the image alone"
-            raise UserError(what, where=f"plan {self.planner!r} of {self.dataset}", fix=fix)
+            raise UserError(what, where=f"plan {self.name!r} of {self.dataset}", fix=fix)
         return previous
 
     def stored_as(self, name: str) -> str:
@@ -135,17 +194,41 @@ class Plan:
     def preprocessing_hash(self, configuration: str) -> str:
         """Hash what preprocessing depends on; batch or network edits leave it as it is."""
         chosen = self.configuration(configuration)
+        resampled = chosen.resampling != "none"
         return content_hash(
             [
                 self.transpose_forward,
                 self.orientation,
                 [to_mapping(channel) for channel in self.intensities],
                 chosen.ndim,
-                chosen.spacing_mm,
+                chosen.spacing_mm if resampled else None,
                 chosen.normalization,
                 chosen.normalize_inside_mask,
+                *([] if chosen.resampling in ("cubic", "none") else [chosen.resampling]),
             ]
         )
+
+
+def plan_arguments(plan: Plan) -> tuple[str, ...]:
+    """Return the options of ``segkit plan`` that make such a plan again."""
+    asked = plan.request
+    how: dict[str, object] = {"--from": plan.taken_from, "--intensities": asked.intensities}
+    if plan.taken_from is None:
+        how = {
+            "--planner": plan.planner,
+            "--gpu-memory-gb": asked.gpu_memory_gb,
+            "--spacing": asked.spacing,
+            "--resampling": asked.resampling,
+        }
+    own = plan.name if plan.name != plan.planner else None
+    given = {**how, "--min-cases": asked.min_cases, "--plan-name": own}
+    usual = (None, 0, "default", "median", "cubic", "none", "source")
+    words: list[str] = []
+    for name, value in given.items():
+        if value not in usual:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [name, *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]
+    return tuple(words)
 
 
 def planned_description(description: DatasetDescription, plan: Plan) -> DatasetDescription:
@@ -160,8 +243,9 @@ def planned_description(description: DatasetDescription, plan: Plan) -> DatasetD
     declared = {structure.name for structure in labels.classes if labels.overlapping}
     if unknown := [name for name in plan.left_out if name not in declared]:
         what = f"the plan leaves out {', '.join(unknown)}, which dataset.json does not declare"
-        fix = f"run again, with the same --workdir and --planner: {command('plan', description)}"
-        raise UserError(what, where=f"plan {plan.planner!r} of {plan.dataset}", fix=fix)
+        again = command("plan", description, *plan_arguments(plan))
+        fix = f"run again, with the same --workdir: {again}"
+        raise UserError(what, where=f"plan {plan.name!r} of {plan.dataset}", fix=fix)
     return replace(description, labels=labels.without(plan.left_out))
 
 
@@ -180,9 +264,16 @@ def plan_source(path: Path) -> str:
 
 
 def load_plan(path: Path) -> Plan:
-    """Read and check a plan.
+    """Read and check a plan; a configuration may inherit from another.
 
     Raises:
-        UserError: missing, of another version, or with unknown or wrong keys.
+        UserError: missing, of another version, with unknown or wrong keys, or with values that
+            do not fit together; all of these are named.
     """
-    return read_struct(Plan, path, version=PLAN_VERSION)
+    content = read_artifact(path, version=PLAN_VERSION)
+    own = {key: value for key, value in content.items() if key not in HEADER_KEYS}
+    if "configurations" in own:
+        own["configurations"] = resolve_configurations(own["configurations"], path)
+    plan = from_mapping(Plan, own, source=path)
+    check_plan(plan, path)
+    return plan

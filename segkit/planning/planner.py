@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from segkit.dataset.description import DatasetDescription
@@ -26,9 +27,16 @@ from segkit.planning.lowres import (
     why_no_lowres,
 )
 from segkit.planning.patch import Budget, SizedNetwork, plan_patch, times
-from segkit.planning.plan import ConfigurationPlan, Normalization, Plan
+from segkit.planning.plan import (
+    ConfigurationPlan,
+    Normalization,
+    Plan,
+    PlanRequest,
+    Resampling,
+    SpacingRule,
+)
 from segkit.planning.presets import PLANNERS, PlannerSettings, planner_settings
-from segkit.planning.spacing import median_shape, slice_axis_first, target_spacing, volume
+from segkit.planning.spacing import common_spacing, median_shape, slice_axis_first, volume
 from segkit.types import Spacing
 
 __all__ = ["PLANNERS", "PlannerSettings", "explain", "make_plan"]
@@ -41,6 +49,12 @@ NORMALIZATIONS: dict[str, Normalization] = {
     "rgb_to_0_1": "rgb_to_0_1",
 }
 """Normalisation by channel name (case does not matter); any other name means z-score."""
+RESAMPLING: dict[Resampling, str] = {
+    "linear": "images are interpolated linearly",
+    "linear_all_axes": "images are interpolated linearly, also along a much coarser axis",
+    "cubic_all_axes": "images are interpolated by cubic splines, also along a much coarser axis",
+    "none": "images are not resampled",
+}
 MASKED_BELOW = 0.75
 """Cropping that leaves less than this share of a case makes z-score look inside the mask only."""
 AXES = "zyx"
@@ -71,9 +85,7 @@ def make_plan(
     description: DatasetDescription,
     *,
     planner: str = "default",
-    gpu_memory_gb: float | None = None,
-    spacing_mm: Spacing | None = None,
-    min_cases: int = 0,
+    request: PlanRequest | None = None,
 ) -> Plan:
     """Plan ``2d`` and ``3d_fullres``, ``3d_lowres`` and ``3d_cascade_fullres`` where of use.
 
@@ -83,24 +95,24 @@ def make_plan(
         fingerprint: Of all training cases.
         description: Of the same dataset.
         planner: A name in :data:`PLANNERS`.
-        gpu_memory_gb: Memory to plan for; None takes what the planner was made for.
-        spacing_mm: (z, y, x) to resample to in place of the rule's.
-        min_cases: Overlapping structures that fewer training cases have are left out.
+        request: What is wanted otherwise than by the rules.
 
     Raises:
         UserError: unknown planner, a spacing or memory that is not positive, too little memory, or
             structures that cannot be left out.
     """
-    left_out = rare_structures(fingerprint, description.labels, min_cases)
-    budget = _budget(planner, description, left_out, gpu_memory_gb)
-    space = _plan_space(fingerprint, spacing_mm)
+    request = request or PlanRequest()
+    left_out = rare_structures(fingerprint, description.labels, request.min_cases)
+    budget = _budget(planner, description, left_out, request.gpu_memory_gb)
+    space = _plan_space(fingerprint, request.spacing)
     channels = _plan_channels(fingerprint, description.channel_names)
     configurations = {"2d": _plan_2d(space, channels, budget)}
     if space.median[0] != 1:
         configurations |= _plan_3d(space, channels, budget)
     force, force_reason = _invalid_rule(fingerprint)
-    return Plan(
+    made = Plan(
         planner=planner,
+        request=request,
         dataset=description.name,
         channel_names=description.channel_names,
         transpose_forward=space.transpose,
@@ -108,21 +120,48 @@ def make_plan(
         intensities=fingerprint.intensities,
         force_invalid_to_background=force,
         left_out=left_out,
-        configurations=configurations,
+        configurations=_resampled(configurations, request.resampling),
         reasons=(
             _orientation_reason(fingerprint),
             *space.reasons,
+            *([RESAMPLING[request.resampling]] if request.resampling != "cubic" else []),
             *channels.reasons,
             force_reason,
-            *describe_structures(fingerprint, description.labels.without(left_out), min_cases),
-            *(() if FULLRES in configurations else ("no 3D configuration: planes only",)),
+            *describe_structures(
+                fingerprint, description.labels.without(left_out), request.min_cases
+            ),
+            *_left_out(configurations, request.resampling),
         ),
     )
+    return made.sealed()
+
+
+def _resampled(
+    configurations: dict[str, ConfigurationPlan], resampling: Resampling
+) -> dict[str, ConfigurationPlan]:
+    """Settle how cases come to the spacing; without resampling there is no low resolution."""
+    return {
+        name: replace(configuration, resampling=resampling)
+        for name, configuration in configurations.items()
+        if resampling != "none" or name not in (LOWRES, CASCADE)
+    }
+
+
+def _left_out(configurations: Collection[str], resampling: Resampling) -> tuple[str, ...]:
+    """Say which configurations there cannot be."""
+    if FULLRES not in configurations:
+        return ("no 3D configuration: planes only",)
+    if resampling == "none" and LOWRES in configurations:
+        return (f"no {LOWRES} and no {CASCADE}: cases keep their own spacing",)
+    return ()
 
 
 def explain(plan: Plan) -> list[str]:
     """List every decision of a plan with its reason, one line each."""
-    lines = [f"{plan.dataset}, planner {plan.planner}", *plan.reasons]
+    title = f"{plan.dataset}, planner {plan.planner}"
+    if plan.name != plan.planner:
+        title += f", plan {plan.name}"
+    lines = [title, *plan.reasons]
     for name, configuration in plan.configurations.items():
         lines += [f"{name}: {reason}" for reason in configuration.reasons]
     return lines
@@ -142,16 +181,14 @@ def _budget(
     return Budget(settings=settings, heads=heads, gpu_memory_gb=gpu_memory_gb)
 
 
-def _plan_space(fingerprint: Fingerprint, wanted_mm: Spacing | None) -> _Space:
+def _plan_space(fingerprint: Fingerprint, rule: SpacingRule) -> _Space:
     cases = fingerprint.cases
     spacings = [case.spacing_mm for case in cases]
     shapes = [case.shape_after_crop for case in cases]
-    if wanted_mm is None:
-        spacing, reason = target_spacing(spacings, shapes)
-    else:
-        spacing, reason = _checked(wanted_mm), "as asked for"
+    common = common_spacing(rule, spacings, shapes)
+    spacing = common.spacing_mm
     median = median_shape(spacings, shapes, spacing)
-    transpose = slice_axis_first(spacing, median)
+    transpose = slice_axis_first(common.ordering_mm, median)
     planes = all(shape[0] == 1 for shape in shapes)
     grid = f"{times(spacing[1:])} (y, x)" if planes else f"{times(spacing)} (z, y, x)"
     order = ", ".join(AXES[axis] for axis in transpose)
@@ -161,17 +198,10 @@ def _plan_space(fingerprint: Fingerprint, wanted_mm: Spacing | None) -> _Space:
         cases=len(cases),
         transpose=transpose,
         reasons=(
-            f"spacing {grid} mm: {reason}",
+            f"spacing {grid} mm: {common.reason}",
             f"axis order {order}: the axis with the largest spacing comes first",
         ),
     )
-
-
-def _checked(spacing_mm: Spacing) -> Spacing:
-    if len(spacing_mm) != 3 or not all(0 < value < math.inf for value in spacing_mm):
-        what = f"a spacing is three positive numbers (z y x, in mm), got {list(spacing_mm)}"
-        raise UserError(what, where="--spacing", fix="give for example 1 1 1")
-    return tuple(float(value) for value in spacing_mm)
 
 
 def _plan_channels(fingerprint: Fingerprint, names: tuple[str, ...]) -> _Channels:

@@ -36,12 +36,14 @@ class PlannerSettings:
         return self.reference_elements[ndim] * scale
 
 
-def _residual(gigabytes: float, elements_2d: float, elements_3d: float) -> PlannerSettings:
+def _residual(
+    gigabytes: float, elements_2d: float, elements_3d: float, dataset_share: float = 1.0
+) -> PlannerSettings:
     return PlannerSettings(
         kind="residual_encoder",
         reference_elements={2: elements_2d, 3: elements_3d},
         reference_gb=gigabytes,
-        dataset_share=1.0,
+        dataset_share=dataset_share,
         convs=(1, 3, 4, 6),
         decoder_convs=1,
         keep_reference_batch=True,
@@ -58,6 +60,7 @@ PLANNERS: dict[str, PlannerSettings] = {
         decoder_convs=2,
         keep_reference_batch=False,
     ),
+    "resenc": _residual(8, 135e6, 680e6, dataset_share=0.05),
     "resenc_m": _residual(8, 135e6, 680e6),
     "resenc_l": _residual(24, 380e6, 2100e6),
     "resenc_xl": _residual(40, 560e6, 3600e6),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from segkit.errors import UserError
+from segkit.planning.plan import SpacingRule
 from segkit.types import Shape, Spacing
 
 ANISOTROPY = 3.0
@@ -42,6 +45,53 @@ def target_spacing(spacings_mm: Sequence[Spacing], shapes: Sequence[Shape]) -> t
         if target[coarse] != median:
             reason += f", along {'zyx'[coarse]} the 10th percentile: slices are few and thick"
     return tuple(float(value) for value in target), reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommonSpacing:
+    """The grid of a dataset, (z, y, x)."""
+
+    spacing_mm: Spacing
+    ordering_mm: Spacing
+    """What the axes are ordered by."""
+    reason: str
+
+
+def common_spacing(
+    rule: SpacingRule, spacings_mm: Sequence[Spacing], shapes: Sequence[Shape]
+) -> CommonSpacing:
+    """Choose the spacing a dataset is planned for.
+
+    Args:
+        rule: ``median`` is nnU-Net's rule (:func:`target_spacing`); ``isotropic`` takes the finest
+            of its values for every axis along which cases have more than a slice; ``original`` the
+            rule's own, for cases that are not resampled; numbers are taken as they are.
+        spacings_mm: (z, y, x) of every case.
+        shapes: (z, y, x) of every case after cropping, before resampling.
+
+    Raises:
+        UserError: numbers that are no spacing.
+    """
+    if not isinstance(rule, str):
+        given = _checked(rule)
+        return CommonSpacing(spacing_mm=given, ordering_mm=given, reason="as asked for")
+    planned, reason = target_spacing(spacings_mm, shapes)
+    spacing = planned
+    if rule == "isotropic":
+        size = np.median(np.array(shapes, dtype=np.float64), axis=0)
+        finest = min([mm for mm, n in zip(planned, size, strict=True) if n > 1] or planned)
+        spacing = tuple(finest if n > 1 else mm for mm, n in zip(planned, size, strict=True))
+        reason = f"the finest of {'x'.join(f'{mm:.4g}' for mm in planned)}, {reason}"
+    elif rule == "original":
+        reason = f"only planned for, cases keep their own; {reason}"
+    return CommonSpacing(spacing_mm=spacing, ordering_mm=planned, reason=reason)
+
+
+def _checked(spacing_mm: Spacing) -> Spacing:
+    if len(spacing_mm) != 3 or not all(0 < value < math.inf for value in spacing_mm):
+        what = f"a spacing is three positive numbers (z y x, in mm), got {list(spacing_mm)}"
+        raise UserError(what, where="--spacing", fix="give for example 1 1 1")
+    return tuple(float(value) for value in spacing_mm)
 
 
 def slice_axis_first(spacing_mm: Spacing, median: Sequence[float]) -> tuple[int, int, int]:

@@ -114,10 +114,14 @@ def open_fresh(
             f"{len(stale)} of {len(cases)} cases are not preprocessed for {configuration}, or the "
             f"plan or their files changed since: {names}",
             where=folder,
-            fix="run with the same --workdir and --planner: "
-            + command("preprocess", description, "-c", configuration),
+            fix="run with the same --workdir: "
+            + command("preprocess", description, "-c", configuration, *_named(plan)),
         )
     return store
+
+
+def _named(plan: Plan) -> tuple[str, ...]:
+    return () if plan.name == "default" else ("--planner", plan.name)
 
 
 def _preprocess_one(task: _Task, item: tuple[Case, tuple[str, ...]]) -> None:

@@ -51,6 +51,8 @@ class CaseRecord:
     spacing_mm: tuple[float, ...]
     """Before resampling."""
     spacing_resampled_mm: tuple[float, ...]
+    keeps_axis_apart: bool = True
+    """Whether a much coarser axis took the nearest neighbour, and will on the way back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,11 +108,13 @@ def preprocess_case(
     if labels is not None:
         seg = _planned(volume, labels, plan)[0][index]
         valid = valid | ((seg > BACKGROUND) & (seg != ignore_index)).any(axis=0)
-        seg = resample_segmentation(mark_invalid(seg, valid), *grids)
+        seg = resample_segmentation(mark_invalid(seg, valid), *grids, record.keeps_axis_apart)
     image = _planned(volume, volume.array, plan)[0][index]
     image = normalize(image, valid[0], chosen.normalization, plan.intensities, source)
     clear_outside(image, mask[index][0], chosen.normalize_inside_mask)
-    image = resample_image(image, *grids)
+    image = resample_image(
+        image, *grids, chosen.interpolation_order, keep_apart=record.keeps_axis_apart
+    )
     return PreprocessedCase(image=image, seg=seg, record=record, invalid_zyx=~mask_stored)
 
 
@@ -135,6 +139,7 @@ def _record(
         shape_resampled=resampled_shape(box_shape(box), spacing_mm, new_spacing_mm),
         spacing_mm=spacing_mm,
         spacing_resampled_mm=new_spacing_mm,
+        keeps_axis_apart=configuration.keeps_axis_apart,
     )
 
 
@@ -176,7 +181,9 @@ def matrices_back(record: CaseRecord) -> tuple[int | None, tuple[np.ndarray | No
         The axis that takes the nearest neighbour, if any, and a matrix (after crop, resampled)
         for every axis, None where the axis stays as it is.
     """
-    apart = separate_axis(record.spacing_resampled_mm, record.spacing_mm)
+    apart = None
+    if record.keeps_axis_apart:
+        apart = separate_axis(record.spacing_resampled_mm, record.spacing_mm)
     shapes = record.shape_resampled, record.shape_after_crop
     return apart, axis_matrices(*shapes, _LINEAR, apart)
 
@@ -198,7 +205,9 @@ def _transposed(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
 
 
 def _target_spacing(spacing_mm: Spacing, configuration: ConfigurationPlan) -> Spacing:
-    """The planned spacing; across the slices of a 2D configuration the case's own."""
+    """The planned spacing; the case's own across the slices of 2D configurations, or throughout."""
+    if configuration.resampling == "none":
+        return spacing_mm
     kept = len(spacing_mm) - len(configuration.spacing_mm)
     return (*spacing_mm[:kept], *configuration.spacing_mm)
 

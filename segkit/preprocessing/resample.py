@@ -86,15 +86,18 @@ def resample_image(
     new_spacing: Spacing,
     new_shape: Shape,
     order: int = 3,
+    keep_apart: bool = True,
 ) -> np.ndarray:
     """Resample (C, Z, Y, X) to (C, *new_shape), float32.
 
-    Splines overshoot at edges, so every channel is clipped to the range it had (every slice to
-    its own where one axis is kept apart). An image that has the shape already is returned as is.
+    Unless ``keep_apart`` is false, a much coarser axis takes the nearest neighbour
+    (:func:`separate_axis`). Splines overshoot at edges, so every channel is clipped to the range it
+    had (every slice to its own where one axis is kept apart). An image that has the shape already
+    is returned as is.
     """
     if image.shape[1:] == tuple(new_shape):
         return image
-    apart = separate_axis(old_spacing, new_spacing)
+    apart = separate_axis(old_spacing, new_spacing) if keep_apart else None
     matrices = axis_matrices(image.shape[1:], new_shape, order, apart)
     result = np.empty((len(image), *new_shape), dtype=np.float32)
     for source, target in zip(image, result, strict=True):
@@ -104,7 +107,11 @@ def resample_image(
 
 
 def resample_segmentation(
-    seg: np.ndarray, old_spacing: Spacing, new_spacing: Spacing, new_shape: Shape
+    seg: np.ndarray,
+    old_spacing: Spacing,
+    new_spacing: Spacing,
+    new_shape: Shape,
+    keep_apart: bool = True,
 ) -> np.ndarray:
     """Resample label maps (C, Z, Y, X) to (C, *new_shape), int16; int8 stays int8.
 
@@ -116,7 +123,7 @@ def resample_segmentation(
     seg = seg.astype(np.int8 if seg.dtype == np.int8 else np.int16, copy=False)
     if seg.shape[1:] == tuple(new_shape):
         return seg
-    apart = separate_axis(old_spacing, new_spacing)
+    apart = separate_axis(old_spacing, new_spacing) if keep_apart else None
     taps = [
         _taps(old, new, axis == apart)
         for axis, (old, new) in enumerate(zip(seg.shape[1:], new_shape, strict=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -33,7 +34,6 @@ class Pretrained:
     weights: Mapping[str, Tensor]
     """State dict of a network."""
     schema: LabelSchema
-    planner: str
     configuration: str
     channel_names: tuple[str, ...]
     invalid_voxels: str | None
@@ -124,10 +124,10 @@ def _inputs_fit(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Tens
 def _remedy(pretrained: Pretrained, task: TrainingTask) -> str:
     if pretrained.configuration != task.configuration:
         return f"train {pretrained.configuration}, as it was, or begin with another model"
-    planner = pretrained.planner
+    model = Path(pretrained.origin.path).parent.parent
     return (
-        f"train with its plan: copy its plan.json to plans/{planner}.json in the work folder of "
-        f"this data set, then preprocess and train with --planner {planner}"
+        f"train with its plan: 'segkit plan {task.plan.dataset} --from {model} --plan-name NAME', "
+        "then preprocess and train with --planner NAME"
     )
 
 

@@ -10,10 +10,16 @@ from segkit import options as opt
 from segkit.dataset.cases import Case, training_cases
 from segkit.dataset.description import DatasetDescription, command, load_description
 from segkit.dataset.splits import given_splits
-from segkit.errors import UserError
+from segkit.errors import UserError, nearest
 from segkit.planning.fingerprint import description_hash, fingerprint_hash, load_fingerprint
-from segkit.planning.plan import Plan, load_plan, plan_source, planned_description
-from segkit.planning.presets import planner_settings
+from segkit.planning.plan import (
+    Plan,
+    load_plan,
+    plan_arguments,
+    plan_source,
+    planned_description,
+)
+from segkit.planning.presets import PLANNERS
 from segkit.workspace import Workspace, find_dataset
 
 
@@ -76,26 +82,41 @@ def open_workspace(workdir: Path, description: DatasetDescription) -> Workspace:
 
 
 def read_plan(dataset: OpenDataset, planner: str) -> Plan:
-    """Read the plan of a dataset.
+    """Read the plan of that name (its planner's, unless it was given another).
 
     Raises:
         UserError: it is not planned yet, or planned from other cases, labels or channels, or from
             what the cases were before.
     """
     path, description = dataset.workspace.plan(planner), dataset.description
-    same = "with the same --workdir and --planner"
     if not path.is_file():
-        planner_settings(planner)
-        fix = f"run {same}: {command('plan_and_preprocess', description)}"
-        raise UserError("this dataset is not planned yet", where=path, fix=fix)
-    plan = load_plan(path)
-    if other := _other_source(plan, path, dataset):
-        fix = f"run again, {same}: {command('plan', description)}"
+        raise _no_plan(path, planner, description)
+    plan = named_plan(path)
+    if other := other_source(plan, path, dataset):
+        again = command("plan", description, *plan_arguments(plan))
+        fix = f"run again, with the same --workdir: {again}"
         raise UserError(f"the plan was made {other}", where=path, fix=fix)
     return plan
 
 
-def _other_source(plan: Plan, path: Path, dataset: OpenDataset) -> str | None:
+def named_plan(path: Path) -> Plan:
+    """Read ``plans/NAME.json``: the file's name is the plan's, also where it was copied by hand."""
+    return replace(load_plan(path), name=path.stem)
+
+
+def _no_plan(path: Path, name: str, description: DatasetDescription) -> UserError:
+    """Say that there is no plan of that name, and what there is."""
+    present = [other.stem for other in path.parent.glob("*.json")]
+    if name not in PLANNERS:
+        fix = f"{nearest(name, [*PLANNERS, *present])} (a planner, or a --plan-name)"
+        return UserError(f"there is no plan {name!r}", where=path.parent, fix=fix)
+    chosen = () if name == "default" else ("--planner", name)
+    again = command("plan_and_preprocess", description, *chosen)
+    fix = f"run with the same --workdir: {again}"
+    return UserError("this dataset is not planned yet", where=path, fix=fix)
+
+
+def other_source(plan: Plan, path: Path, dataset: OpenDataset) -> str | None:
     """Say what else a plan was made from; None where it is what the fingerprint measured now."""
     fingerprint = load_fingerprint(dataset.workspace.fingerprint)
     if tuple(sorted(case.case for case in fingerprint.cases)) != dataset.case_ids:

@@ -38,7 +38,6 @@ def read_pretrained(path: Path, fold: str, dataset: str) -> Pretrained:
         origin=Origin(path=str(file), content_hash=file_hash(file)),
         weights=content["network"],
         schema=model.description.labels,
-        planner=model.plan.planner,
         configuration=model.settings.configuration,
         channel_names=model.plan.channel_names,
         invalid_voxels=read_record(file.parent).resolved.loss.invalid_voxels if recorded else None,

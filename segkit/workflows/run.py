@@ -10,11 +10,13 @@ from typing import Any
 from segkit import options as opt
 from segkit.dataset.cases import Case
 from segkit.planning.plan import Plan
+from segkit.planning.planner import explain
 from segkit.runtime import log
-from segkit.workflows.common import OpenDataset, Outcome, open_planned
+from segkit.workflows.common import OpenDataset, Outcome, open_dataset, open_planned
 from segkit.workflows.evaluation import evaluate, evaluate_cases
+from segkit.workflows.plans import kept_plan
 from segkit.workflows.prediction import predict
-from segkit.workflows.prepare import plan, preprocess
+from segkit.workflows.prepare import plan, plan_and_split, preprocess
 from segkit.workflows.training import (
     continued_task,
     make_task,
@@ -40,8 +42,7 @@ def run(options: opt.Run) -> Outcome:
     if not report.ok:
         return report
     log.info("%s", report.text)
-    chosen = opt.Plan(**common, planner=options.planner, min_cases=options.min_cases)
-    log.info("%s", plan(chosen).text)
+    log.info("%s", "\n".join(explain(_planned(options, common))))
     dataset, made = open_planned(options)
     configuration = options.configuration or _best_planned(made)
     only = opt.Preprocess(**common, planner=options.planner, configurations=(configuration,))
@@ -56,6 +57,15 @@ def run(options: opt.Run) -> Outcome:
     table = evaluate_cases(dataset.description, pairs, model / "crossval", jobs=options.jobs)
     title = f"cross-validation over {len(pairs)} cases, each predicted by the fold without it"
     return Outcome(text=f"{title}\n{table}")
+
+
+def _planned(options: opt.Run, common: dict[str, Any]) -> Plan:
+    """The plan that is there, with its settings and edits; else a new one."""
+    kept = kept_plan(open_dataset(options), options)
+    if kept is not None:
+        return kept
+    chosen = opt.Plan(**common, planner=options.planner, min_cases=options.min_cases or 0)
+    return plan_and_split(open_dataset(options), chosen)
 
 
 def _best_planned(made: Plan) -> str:

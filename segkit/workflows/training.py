@@ -95,7 +95,7 @@ def open_splits(dataset: OpenDataset) -> tuple[Split, ...]:
 
 def model_folder(dataset: OpenDataset, task: TrainingTask) -> Path:
     """Folder of the model this task belongs to."""
-    return dataset.workspace.model(task.plan.planner, task.configuration, task.recipe.name)
+    return dataset.workspace.model(task.plan.name, task.configuration, task.recipe.name)
 
 
 def train_task(
@@ -104,7 +104,7 @@ def train_task(
     """Train one fold into its model folder; returns one line on how it went."""
     device = resolve_device(options.device)
     stored = task.plan.stored_as(task.configuration)
-    preprocessed = dataset.workspace.preprocessed(task.plan.planner, stored)
+    preprocessed = dataset.workspace.preprocessed(task.plan.name, stored)
     store = open_fresh(
         preprocessed, dataset.description, dataset.cases, task.plan, task.configuration
     )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segkit.errors import UserError
-from segkit.structs import from_mapping, to_mapping
+from segkit.structs import differing_keys, from_mapping, to_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +104,17 @@ def test_yaml_floats_without_a_point_are_read():
 )
 def test_round_trip(made):
     assert from_mapping(Outer, to_mapping(made), source="x") == made
+
+
+def test_sparse_mappings_leave_out_what_is_at_its_default():
+    made = Outer(name="x", kind="b", inner=Inner(share=0.5), table={"k": Inner()})
+    expected = {"name": "x", "kind": "b", "inner": {"share": 0.5}, "table": {"k": {}}}
+    assert to_mapping(made, sparse=True) == expected
+    assert build(**expected) == made
+
+
+def test_differing_keys_are_dotted():
+    before = {"a": 1, "b": {"c": [1, 2], "d": 2}, "gone": {"e": 1}}
+    now = {"a": 1, "b": {"c": [1, 3], "d": 2}, "new": None}
+    assert differing_keys(before, now) == ["b.c", "gone"]
+    assert differing_keys(before, before) == []

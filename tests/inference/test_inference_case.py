@@ -63,11 +63,11 @@ def make_plan(transpose=(0, 1, 2), orientation=None, spacing_mm=GEOMETRY.spacing
         mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
     )
     network = NetworkPlan(
-        features_per_stage=(2,),
-        strides=((1, 1, 1),),
-        kernel_sizes=((3, 3, 3),),
-        convs_per_stage=(1,),
-        convs_per_decoder_stage=(),
+        features_per_stage=(2, 2),
+        strides=((1, 1, 1), (2, 2, 2)),
+        kernel_sizes=((3, 3, 3),) * 2,
+        convs_per_stage=(1, 1),
+        convs_per_decoder_stage=(1,),
     )
     configuration = ConfigurationPlan(
         spacing_mm=tuple(spacing_mm),

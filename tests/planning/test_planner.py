@@ -1,78 +1,30 @@
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from fake_datasets import (
+    BRATS,
+    HIPPOCAMPUS,
+    LIVER,
+    PROSTATE,
+    RGB,
+    STATISTICS,
+    describe,
+    fake,
+    fake_case,
+    planned,
+)
 
-from segkit.dataset.description import DatasetDescription
 from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
-from segkit.planning.fingerprint import CaseFingerprint, Fingerprint
+from segkit.planning.fingerprint import Fingerprint
 from segkit.planning.plan import (
-    IntensityStatistics,
+    PlanRequest,
     load_plan,
     plan_source,
     planned_description,
     save_plan,
 )
 from segkit.planning.planner import explain, make_plan
-
-STATISTICS = IntensityStatistics(
-    mean=1.0, median=1.0, std=1.0, min=0.0, max=2.0, percentile_00_5=0.0, percentile_99_5=2.0
-)
-
-
-def describe(channels=("MR",), labels=3):
-    values = {"background": 0, **{f"label {i}": i for i in range(1, labels)}}
-    content = {
-        "channel_names": {str(i): name for i, name in enumerate(channels)},
-        "labels": values,
-        "numTraining": 1,
-        "file_ending": ".nii.gz",
-    }
-    return DatasetDescription(
-        name="Dataset001_Fake",
-        file=Path("Dataset001_Fake/dataset.json"),
-        channel_names=tuple(channels),
-        labels=LabelSchema.from_description(values, content),
-        file_ending=".nii.gz",
-        num_training=1,
-        reader=None,
-        explicit_cases=None,
-        content=content,
-    )
-
-
-def fake_case(shape, spacing=(1, 1, 1), orientation="LPS"):
-    return CaseFingerprint(
-        case="case",
-        shape=shape,
-        shape_after_crop=shape,
-        spacing_mm=tuple(float(s) for s in spacing),
-        orientation=orientation,
-    )
-
-
-def fake(shape, spacing=(1, 1, 1), cases=1, *, kept=1.0, in_zero=0.0, channels=1):
-    return Fingerprint(
-        cases=(fake_case(shape, spacing),) * cases,
-        intensities=(STATISTICS,) * channels,
-        median_relative_size_after_crop=kept,
-        labelled_share_in_zero=in_zero,
-    )
-
-
-HIPPOCAMPUS = fake((36, 50, 35), cases=260)
-LIVER = fake((432, 512, 512), (1, 0.767, 0.767), cases=131)
-PROSTATE = fake((20, 320, 319), (3.6, 0.62, 0.62), cases=32, channels=2)
-BRATS = fake((140, 171, 136), cases=1251, channels=4)
-RGB = fake((1, 1500, 1500), (999, 1, 1), cases=804, channels=3)
-CHANNELS = {1: ("CT",), 2: ("T2", "ADC"), 3: ("R", "G", "B"), 4: ("T1", "T1ce", "T2", "FLAIR")}
-
-
-def planned(fingerprint, planner="default", labels=3, **options):
-    channels = CHANNELS[len(fingerprint.intensities)]
-    return make_plan(fingerprint, describe(channels, labels), planner=planner, **options)
-
 
 # nnU-Net 2.8.1's own plans for constant data sets.
 GOLDEN = [
@@ -258,7 +210,7 @@ def test_orientation_of_the_majority():
 
 
 def test_memory_scales_the_reference():
-    assert planned(LIVER, gpu_memory_gb=8) == planned(LIVER)
+    assert planned(LIVER, gpu_memory_gb=8).configurations == planned(LIVER).configurations
     small = planned(LIVER, gpu_memory_gb=4).configuration("3d_fullres")
     large = planned(LIVER, gpu_memory_gb=16).configuration("3d_fullres")
     volumes = [p[0] * p[1] * p[2] for p in (small.patch_size, (128,) * 3, large.patch_size)]
@@ -267,7 +219,7 @@ def test_memory_scales_the_reference():
 
 
 def test_spacing_override():
-    plan = planned(LIVER, spacing_mm=(2, 1.534, 1.534))
+    plan = planned(LIVER, spacing=(2, 1.534, 1.534))
     assert plan.configuration("3d_fullres").median_shape == (216, 256, 256)
     assert "as asked for" in " ".join(plan.reasons)
 
@@ -275,12 +227,12 @@ def test_spacing_override():
 @pytest.mark.parametrize(
     "options",
     [
-        {"planner": "resenc"},
+        {"planner": "resenc_s"},
         {"gpu_memory_gb": 0.0},
         {"gpu_memory_gb": float("nan")},
         {"gpu_memory_gb": 1e-4},
-        {"spacing_mm": (1.0, 1.0)},
-        {"spacing_mm": (1.0, 0.0, 1.0)},
+        {"spacing": (1.0, 1.0)},
+        {"spacing": (1.0, 0.0, 1.0)},
     ],
 )
 def test_refusals(options):
@@ -334,7 +286,7 @@ def test_rare_structures_are_left_out():
     plan = make_plan(measured, described)
     assert plan.left_out == ()
     assert planned_description(described, plan) is described
-    plan = make_plan(measured, described, min_cases=2)
+    plan = make_plan(measured, described, request=PlanRequest(min_cases=2))
     assert plan.left_out == ("c",)
     text = "\n".join(plan.reasons)
     assert "structure b: in 2 of 3 case(s), 0.067% of the voxels" in text
@@ -351,7 +303,7 @@ def test_leaving_out_is_refused_where_classes_exclude_each_other():
 
 def test_a_plan_whose_structures_are_gone_is_not_followed():
     measured, described = overlapping([(10, 1, 0)] * 3)
-    plan = make_plan(measured, described, min_cases=2)
+    plan = make_plan(measured, described, request=PlanRequest(min_cases=2))
     for other in (describe(), overlapping([(1, 1, 1)], names=("a", "b", "d"))[1]):
         with pytest.raises(UserError, match="leaves out c, which"):
             planned_description(other, plan)

@@ -1,7 +1,9 @@
 import pytest
 
+from segkit.errors import UserError
 from segkit.planning.spacing import (
     coarser,
+    common_spacing,
     median_shape,
     shape_at,
     slice_axis_first,
@@ -68,3 +70,26 @@ def test_coarser_catches_up_before_it_goes_on():
 
 def test_shape_at():
     assert shape_at((10, 20), (1, 2), (2, 1)) == (5, 40)
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "expected", "ordered_by"),
+    [
+        ("median", 20, (4, 0.5, 0.7), (4, 0.5, 0.7)),
+        ("isotropic", 20, (0.5, 0.5, 0.5), (4, 0.5, 0.7)),
+        ("isotropic", 1, (3.2, 0.5, 0.5), (3.2, 0.5, 0.7)),  # a single slice: as the rule says
+        ("original", 20, (4, 0.5, 0.7), (4, 0.5, 0.7)),
+        ((1, 2, 3), 20, (1, 2, 3), (1, 2, 3)),
+    ],
+)
+def test_the_rules_of_the_common_spacing(rule, size, expected, ordered_by):
+    spacings = [(z, 0.5, 0.7) for z in (3, 4, 5)]
+    common = common_spacing(rule, spacings, [(size, 60, 60)] * 3)
+    assert common.spacing_mm == pytest.approx(expected)
+    assert common.ordering_mm == pytest.approx(ordered_by)
+
+
+@pytest.mark.parametrize("numbers", [(1.0, 1.0), (0.0, 1.0, 1.0), (1.0, float("nan"), 1.0)])
+def test_what_is_no_spacing(numbers):
+    with pytest.raises(UserError, match="three positive numbers"):
+        common_spacing(numbers, [(1, 1, 1)], [(9, 9, 9)])

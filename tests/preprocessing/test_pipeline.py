@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -13,8 +14,10 @@ from segkit.preprocessing.pipeline import (
     CaseRecord,
     cropped_view,
     mark_invalid,
+    matrices_back,
     preprocess_case,
 )
+from segkit.preprocessing.resample import resample_image, resample_segmentation
 from segkit.structs import from_mapping, to_mapping
 from segkit.types import Geometry, Volume
 
@@ -257,3 +260,35 @@ def test_ignoring_empty_voxels_does_not_change_how_an_image_looks():
     np.testing.assert_array_equal(made.image, preprocess_case(volume, None, plan, "it").image)
     assert made.seg is not None
     assert (made.seg[0, 0, 0] == 3).sum() == 2
+
+
+def resampled(volume, labels, resampling, spacing=(1.0, 1.0, 1.0)):
+    plan = make_plan(spacing)
+    chosen = dataclasses.replace(plan.configuration("it"), resampling=resampling)
+    plan = dataclasses.replace(plan, configurations={"it": chosen})
+    return preprocess_case(volume, labels, plan, "it", case=CASE)
+
+
+def test_every_kind_of_resampling():
+    volume = make_volume((9, 8, 9), spacing=(4.0, 1.0, 1.3))
+    labels = (volume.array > 1.5).astype(np.int16)
+    grids = (4.0, 1.0, 1.3), (1.0, 1.0, 1.0), (20, 4, 6)
+    cropped = volume.array[:, 2:7, 2:6, 2:7]
+    kinds = {"cubic": (3, True), "linear": (1, True), "cubic_all_axes": (3, False)}
+    kinds["linear_all_axes"] = (1, False)
+    for kind, (order, apart) in kinds.items():
+        made = resampled(volume, labels, kind)
+        np.testing.assert_array_equal(made.image, resample_image(cropped, *grids, order, apart))
+        expected = resample_segmentation(labels[:, 2:7, 2:6, 2:7], *grids, apart)
+        np.testing.assert_array_equal(made.seg, expected)
+        across, _ = matrices_back(made.record)
+        assert across == (0 if apart else None)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0)])
+def test_cases_that_are_not_resampled_keep_shape_and_spacing(spacing):
+    volume = make_volume((9, 8, 9), spacing=(4.0, 1.0, 1.3))
+    made = resampled(volume, (volume.array > 1.5).astype(np.int16), "none", spacing)
+    np.testing.assert_array_equal(made.image, volume.array[:, 2:7, 2:6, 2:7])
+    assert made.record.spacing_resampled_mm == (4.0, 1.0, 1.3)
+    assert matrices_back(made.record)[1] == (None, None, None)

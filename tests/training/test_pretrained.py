@@ -83,7 +83,6 @@ def pretrained(schema, channels=("MR",), invalid_voxels="masked", **network_opti
         origin=Origin(path="model/fold_0/final.pt", content_hash="0"),
         weights=weights,
         schema=schema,
-        planner="default",
         configuration="2d",
         channel_names=channels,
         invalid_voxels=invalid_voxels,
@@ -203,7 +202,7 @@ def test_a_network_that_shares_no_convolution_is_refused():
     source = pretrained(labels("a"), plan=volumes)
     with pytest.raises(UserError, match="shares no convolution") as caught:
         begin(source, labels("a"))
-    assert "plans/default.json" in caught.value.fix
+    assert "--from model" in caught.value.fix
     with pytest.raises(UserError) as caught:
         begin(replace(source, configuration="3d_fullres"), labels("a"))
     assert caught.value.fix.startswith("train 3d_fullres")

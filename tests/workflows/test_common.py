@@ -70,7 +70,7 @@ def test_a_plan_edited_by_hand_is_used(toy):
 def test_no_plan_yet(toy):
     with pytest.raises(UserError, match="not planned yet") as caught:
         read(toy)
-    command = caught.value.fix.split("planner: ")[1]
+    command = caught.value.fix.split("workdir: ")[1]
     assert shlex.split(command) == ["segkit", "plan_and_preprocess", str(toy)]
 
 

@@ -78,7 +78,7 @@ def test_structures_a_model_leaves_out_are_not_evaluated(tmp_path, caplog, given
     plan = Plan(
         planner="default",
         dataset="Dataset001_Toy",
-        channel_names=("CT",),
+        channel_names=(),
         transpose_forward=(0, 1, 2),
         orientation=None,
         intensities=(),
