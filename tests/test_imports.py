@@ -16,6 +16,7 @@ HEAVY = {
 }
 RUN = f"""
 import sys
+sys.modules["pydicom"] = None  # nibabel loads it wherever it is installed
 from segkit.cli.main import main
 code = main(sys.argv[1:])
 print(*({HEAVY!r} & set(sys.modules)), file=sys.stderr)
