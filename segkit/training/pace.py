@@ -16,6 +16,7 @@ import torch
 
 from segkit.config import OptimizerConfig
 from segkit.runtime import log
+from segkit.training.fitting import fitting_task, with_batch_size
 from segkit.training.parts import load_batch
 from segkit.training.patches import PatchSource
 from segkit.training.setup import TrainingTask, build_parts
@@ -52,19 +53,14 @@ def adapt_optimizer(config: OptimizerConfig, steps: float) -> OptimizerConfig:
 
 def seconds_per_sample(task: TrainingTask, source: PatchSource, device: torch.device) -> float:
     """Time a step of the task on the smallest batch, per patch, after one to warm up."""
-    parts = build_parts(with_batch_size(task, SMALLEST_BATCH), source, device)
+    size = min(SMALLEST_BATCH, task.batch_size)
+    parts = build_parts(with_batch_size(task, size), source, device)
     begun = 0.0
     for iteration in range(2):
         begun = time.monotonic()
         batch = load_batch(parts.train_loader, device)
         train_step(parts, [batch], iteration)
-    return (time.monotonic() - begun) / SMALLEST_BATCH
-
-
-def with_batch_size(task: TrainingTask, size: int) -> TrainingTask:
-    """Return the task with another batch size in its recipe."""
-    sampling = replace(task.recipe.sampling, batch_size=size)
-    return replace(task, recipe=replace(task.recipe, sampling=sampling))
+    return (time.monotonic() - begun) / size
 
 
 def with_pace(
@@ -73,16 +69,19 @@ def with_pace(
     """Settle batch size and momentum of a run that begins.
 
     Args:
-        task: A batch size given in its recipe is kept.
-        source: To time a step.
+        task: A batch size given in its recipe is kept; a planned one is tried first on a GPU.
+        source: To try and time a step.
         device: Likewise.
         seconds: What is left of the time budget; None where the schedule counts epochs.
     """
     schedule = task.recipe.schedule
     steps: float = schedule.epochs * schedule.iterations_per_epoch
+    given = task.recipe.sampling.batch_size is not None
+    if device.type == "cuda" and not given:
+        task = fitting_task(task, source, device)
     if seconds is not None:
         each = seconds_per_sample(task, source, device) * task.recipe.optimizer.accumulate
-        if task.recipe.sampling.batch_size is None:
+        if not given:
             size = batch_size_for(seconds, each, planned=task.batch_size)
             task = with_batch_size(task, size)
         steps = max(seconds, 0.0) / (each * task.batch_size)
