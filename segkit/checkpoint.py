@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from segkit import __version__
 from segkit.errors import UserError
-from segkit.files import atomic_write
+from segkit.files import atomic_write, content_hash, file_hash
 
 CHECKPOINT_VERSION = 1
 
@@ -43,3 +44,20 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
         what = f"checkpoint format {version} cannot be read; expected {CHECKPOINT_VERSION}"
         raise UserError(what, where=path, fix="use a checkpoint of this version of segkit")
     return content
+
+
+def checkpoint_hash(path: Path) -> str:
+    """Hash what a checkpoint holds (16 hex digits), without reading its tensors.
+
+    A checkpoint is a zip archive, whose table of contents states a checksum of every entry.
+
+    Raises:
+        OSError: no such file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except zipfile.BadZipFile:
+        return file_hash(path)
+    # The first part of an entry's name is that of the file when it was written.
+    return content_hash([(e.filename.partition("/")[2], e.CRC, e.file_size) for e in entries])

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[type[options.Common], str]] = {
     "plan_and_preprocess": (options.PlanAndPreprocess, "prepare"),
     "train": (options.Train, "training"),
     "predict": (options.Predict, "prediction"),
+    "ensemble": (options.Ensemble, "ensemble"),
     "evaluate": (options.Evaluate, "evaluation"),
     "run": (options.Run, "run"),
     "demo": (options.Demo, "run"),

@@ -90,11 +90,25 @@ def find_cases(description: DatasetDescription) -> tuple[tuple[Case, ...], list[
 def images_to_predict(paths: Sequence[Path], description: DatasetDescription) -> tuple[Case, ...]:
     """Return the cases in folders or files, sorted by id and without labels.
 
-    Files are named CASE_0000.ext, one a channel. A file that holds all channels of the data set
-    (always so for a data set with one channel) may do without the number.
-
     Raises:
         UserError: nothing there, or one block with everything missing, surplus or misnamed.
+    """
+    cases, problems = find_images(paths, description)
+    raise_errors(problems, where=", ".join(map(str, paths)))
+    return cases
+
+
+def find_images(
+    paths: Sequence[Path], description: DatasetDescription
+) -> tuple[tuple[Case, ...], list[Problem]]:
+    """Return the cases in folders or files, sorted by id and without labels, and all problems.
+
+    Files are named CASE_0000.ext, one a channel. A file that holds all channels of the data set
+    (always so for a data set with one channel) may do without the number. A case with a problem of
+    its own, such as a missing channel, is not among the cases.
+
+    Raises:
+        UserError: nothing there.
     """
     files, problems = _files_given(paths, description.file_ending)
     if not files and not problems:
@@ -103,14 +117,22 @@ def images_to_predict(paths: Sequence[Path], description: DatasetDescription) ->
         raise UserError(what, where=", ".join(map(str, paths)), fix=fix)
     groups, misnamed = group_channels(files, description, numbers_needed=False)
     images, incomplete = complete_cases(groups, description)
-    raise_errors(problems + misnamed + incomplete, where=", ".join(map(str, paths)))
-    return tuple(Case(id=name, images=images[name], label=None) for name in sorted(images))
+    problems += misnamed + incomplete
+    broken = {found.case for found in problems if found.severity == "error"}
+    usable = sorted(images.keys() - broken)
+    return tuple(Case(id=name, images=images[name], label=None) for name in usable), problems
 
 
 def case_identity(case: Case) -> str:
     """Hash the id, names and contents of a case's files; it changes when any of them does."""
     files = [(file.name, file_hash(file)) for file in case.files()]
     return content_hash([case.id, files, list(case.unannotated)])
+
+
+def image_hash(case: Case) -> str:
+    """Hash the contents of a case's image files, whatever they are called."""
+    beside = (other for file in case.images for other in companions(file))
+    return content_hash([file_hash(file) for file in dict.fromkeys((*case.images, *beside))])
 
 
 def largest_case(cases: Iterable[Case]) -> int:

@@ -84,6 +84,22 @@ def find_label_map(folder: Path, case: str, description: DatasetDescription) -> 
     return subfolder
 
 
+def grid_file(folder: Path, case: str, description: DatasetDescription) -> Path:
+    """Return a file whose grid is that of a case's labels: CASE.ext, or one of the folder CASE.
+
+    Raises:
+        UserError: neither is there, or both.
+    """
+    path = find_label_map(folder, case, description)
+    files = [path] if path.is_file() else []
+    if path.is_dir():
+        files = [file for named in structure_files(path).values() for file in named]
+    if not files:
+        fix = "predict the case again, or take its other files away"
+        raise UserError(f"there is no label map of {case}", where=path, fix=fix)
+    return files[0]
+
+
 def own_masks(ref_dir: Path, description: DatasetDescription) -> dict[str, Path]:
     """Return case -> region of interest, as in training, where the references are labelsTr.
 

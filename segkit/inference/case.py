@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +17,13 @@ from torch import Tensor
 from segkit.dataset.cases import Case
 from segkit.dataset.image_io import read_image
 from segkit.dataset.label_files import write_label_map
+from segkit.dataset.labels import BACKGROUND
 from segkit.inference.engines import Forward
 from segkit.inference.export import logits_to_segmentation, probabilities, save_probabilities
 from segkit.inference.model import Model
 from segkit.inference.predictor import PredictionSettings, predict_logits
+from segkit.inference.record import MemberSource, PredictionSource
+from segkit.precision import choose_precision
 from segkit.preprocessing.pipeline import (
     CaseRecord,
     PreprocessedCase,
@@ -29,7 +33,12 @@ from segkit.preprocessing.pipeline import (
 )
 from segkit.preprocessing.resample import apply_matrices
 from segkit.runtime import available_memory, log
-from segkit.types import Volume
+from segkit.types import Geometry, Volume
+
+T = TypeVar("T")
+Decision = tuple[Volume, np.ndarray | None]
+"""Schema indices, (1, Z, Y, X) or (S, Z, Y, X) for structures; and the probabilities,
+(out, Z, Y, X) float32, or None where they are not asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +52,18 @@ class Prediction:
     """(Z, Y, X) bool in the stored grid: voxels without image information."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finish:
+    """What is done to label maps in the end, such as post-processing."""
+
+    apply: Callable[[np.ndarray, Geometry], np.ndarray]
+    """(1 or S, Z, Y, X) schema indices and their grid to the same; may change them in place."""
+    hash: str
+    """Of the rules."""
+    summary: str
+    """In words, for the log."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CasePredictor:
     """A model with its networks in memory, ready for any number of cases."""
@@ -52,8 +73,40 @@ class CasePredictor:
     """Of the network of every fold."""
     settings: PredictionSettings
     device: torch.device
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Fold -> hash of its checkpoint."""
+    checkpoint: str = "final"
+    finish: Finish | None = None
     turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     """Whoever holds it uses the networks; an engine may not serve two threads at once."""
+
+    @property
+    def source(self) -> PredictionSource:
+        """What the predictions depend on."""
+        precision = choose_precision(self.settings.precision, self.device)
+        member = MemberSource(
+            model=self.model.folder.resolve().name,
+            checkpoint=self.checkpoint,
+            folds=dict(self.weights),
+            made_from=self.model.made_from,
+        )
+        return PredictionSource(
+            members=(member,),
+            step=self.settings.step,
+            mirrored=bool(self.settings.mirror_axes),
+            precision=str(precision.dtype).removeprefix("torch."),
+            engine=self.settings.engine,
+            postprocessing=None if self.finish is None else self.finish.hash,
+            label_layout=self.model.settings.label_layout,
+            dataset=self.model.description.content,
+            left_out=self.model.plan.left_out,
+        )
+
+    def with_settings(self, step: float, *, mirror: bool) -> CasePredictor:
+        """Return the same with another step, mirroring where training did or not at all."""
+        axes = self.model.settings.mirror_axes if mirror else ()
+        settings = dataclasses.replace(self.settings, step=step, mirror_axes=axes)
+        return dataclasses.replace(self, settings=settings)
 
     def read(self, case: Case) -> PreprocessedCase:
         """Read and preprocess the image of a case.
@@ -74,16 +127,19 @@ class CasePredictor:
 
     def needs_all_memory(self, prepared: PreprocessedCase) -> bool:
         """Whether the logits of a case are large beside the memory that is free."""
+        return 2 * self.logits_bytes(prepared) > free_memory(self.device)
+
+    def logits_bytes(self, prepared: PreprocessedCase) -> int:
+        """Memory that the logits of a case take."""
         outputs = self.model.description.labels.num_outputs
-        needed = outputs * math.prod(prepared.image.shape[1:]) * torch.float32.itemsize
-        return 2 * needed > _free_memory(self.device)
+        return outputs * math.prod(prepared.image.shape[1:]) * torch.float32.itemsize
 
     def predict(self, prepared: PreprocessedCase) -> Prediction:
         """Predict a preprocessed case; several threads take turns.
 
         Where the plan makes invalid voxels background, tiles of only such voxels stay zero.
         """
-        record, invalid = prepared.record, self._forced(prepared.invalid_zyx)
+        record, invalid = prepared.record, self.forced(prepared.invalid_zyx)
         resampled = None if invalid is None else invalid_when_resampled(invalid, record)
         with self.turn:
             logits = predict_logits(
@@ -109,49 +165,71 @@ class CasePredictor:
         Raises:
             UserError: the place cannot be written.
         """
-        labels, shares = self.decide(prediction, with_probabilities=keep_probabilities)
-        if shares is not None:
-            save_probabilities(output.with_name(f"{prediction.record.case}.npz"), shares)
-        schema, layout = self.model.description.labels, self.model.settings.label_layout
-        write_label_map(output, labels, schema, layout, self.model.description.label_ending)
+        decision = self.decide(prediction, with_probabilities=keep_probabilities)
+        write_decision(output, decision, self.model, prediction.record.case)
 
-    def decide(
-        self, prediction: Prediction, *, with_probabilities: bool = False
-    ) -> tuple[Volume, np.ndarray | None]:
-        """Bring a prediction back to the grid of its image and decide every voxel.
+    def decide(self, prediction: Prediction, *, with_probabilities: bool = False) -> Decision:
+        """Bring a prediction back to the grid of its image, decide every voxel and finish.
 
         Logits on a device that is too small for it are taken to main memory, which is logged.
-
-        Returns:
-            Schema indices, (1, Z, Y, X) or (S, Z, Y, X) for structures; and the probabilities,
-            (out, Z, Y, X) float32, or None where they are not asked for.
         """
-        try:
-            return self._decide(prediction, with_probabilities)
-        except torch.cuda.OutOfMemoryError:
-            # Repeated below, where this exception no longer holds on to the memory.
-            pass
-        device = prediction.logits.device
-        log.warning("%s is too small for the label map; making it in main memory, slower", device)
-        torch.cuda.empty_cache()
-        in_memory = dataclasses.replace(prediction, logits=prediction.logits.cpu())
-        return self._decide(in_memory, with_probabilities)
+        return or_in_main_memory(
+            lambda parts: self._decide(parts[0], with_probabilities), (prediction,)
+        )
 
-    def _decide(
-        self, prediction: Prediction, with_probabilities: bool
-    ) -> tuple[Volume, np.ndarray | None]:
+    def _decide(self, prediction: Prediction, with_probabilities: bool) -> Decision:
         logits, record = prediction.logits, prediction.record
-        schema, invalid = self.model.description.labels, self._forced(prediction.invalid_zyx)
+        schema, invalid = self.model.description.labels, self.forced(prediction.invalid_zyx)
         shares = probabilities(logits, record, schema, invalid) if with_probabilities else None
         indices = logits_to_segmentation(logits, record, schema, invalid)
-        return Volume(array=indices, geometry=record.geometry), shares
+        return finished(indices, record.geometry, self.finish, invalid), shares
 
-    def _forced(self, invalid_zyx: np.ndarray) -> np.ndarray | None:
+    def forced(self, invalid_zyx: np.ndarray) -> np.ndarray | None:
         """Return the voxels that the plan makes background."""
         return invalid_zyx if self.model.plan.force_invalid_to_background else None
 
 
-def _free_memory(device: torch.device) -> int:
+def finished(
+    indices: np.ndarray, geometry: Geometry, finish: Finish | None, invalid_zyx: np.ndarray | None
+) -> Volume:
+    """Finish schema indices (1 or S, Z, Y, X); invalid voxels are background in any case."""
+    if finish is not None:
+        indices = finish.apply(indices, geometry)
+        if invalid_zyx is not None:
+            indices[:, invalid_zyx] = BACKGROUND
+    return Volume(array=indices, geometry=geometry)
+
+
+def write_decision(output: Path, decision: Decision, model: Model, case: str) -> None:
+    """Write a label map as the model's labels were, and beside it ``CASE.npz`` where asked for.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    labels, shares = decision
+    if shares is not None:
+        save_probabilities(output.with_name(f"{case}.npz"), shares)
+    schema, ending = model.description.labels, model.description.label_ending
+    write_label_map(output, labels, schema, model.settings.label_layout, ending)
+
+
+def or_in_main_memory(
+    decide: Callable[[Sequence[Prediction]], T], predictions: Sequence[Prediction]
+) -> T:
+    """Decide; where a device is too small for it, in main memory, which is logged."""
+    try:
+        return decide(predictions)
+    except torch.cuda.OutOfMemoryError:
+        # Repeated below, where this exception no longer holds on to the memory.
+        pass
+    device = predictions[0].logits.device
+    log.warning("%s is too small for the label map; making it in main memory, slower", device)
+    torch.cuda.empty_cache()
+    return decide([dataclasses.replace(each, logits=each.logits.cpu()) for each in predictions])
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
     if device.type != "cuda":
         return available_memory()
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

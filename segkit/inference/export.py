@@ -6,7 +6,10 @@ the logits are: memory does not grow with the number of classes, and a slab stay
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +18,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from segkit.dataset.labels import BACKGROUND, LabelSchema
+from segkit.errors import UserError
 from segkit.files import atomic_write, failures_told
 from segkit.preprocessing.pipeline import CaseRecord, cropped_view, matrices_back
+from segkit.types import Shape
 
 _SLAB_VOXELS = {"cpu": 1 << 18}
 _SLAB_VOXELS_ELSEWHERE = 1 << 23
 """Output voxels of a slab: what fits a cache, or what fills a GPU."""
+
+
+def slab_planes(plane: Sequence[int], device: torch.device, *, together: int = 1) -> int:
+    """Return how many planes of a shape make a slab, at least one.
+
+    Args:
+        plane: Height and width.
+        device: Where it is computed.
+        together: Channels that are held at the same time.
+    """
+    voxels = _SLAB_VOXELS.get(device.type, _SLAB_VOXELS_ELSEWHERE)
+    return max(1, voxels // max(1, together * math.prod(plane)))
 
 
 @torch.inference_mode()
@@ -51,7 +68,7 @@ def logits_to_segmentation(
     dtype = np.int8 if schema.overlapping else np.int16
     indices = np.full((schema.seg_channels, *record.shape_stored), BACKGROUND, dtype=dtype)
     for target, channels in _slabs(torch.as_tensor(logits), indices, record):
-        target[...] = _decide(channels, schema).numpy(force=True)
+        target[...] = decide(channels, schema).numpy(force=True)
     if invalid_stored is not None:
         indices[:, invalid_stored] = BACKGROUND
     return indices
@@ -102,6 +119,40 @@ def save_probabilities(path: Path, probabilities: np.ndarray) -> None:
         np.savez_compressed(stream, probabilities=probabilities.astype(np.float32, copy=False))
 
 
+def load_probabilities(path: Path, shape: Shape) -> np.ndarray:
+    """Read what :func:`save_probabilities` (or nnU-Net) wrote, float32.
+
+    Raises:
+        UserError: missing, damaged, or of another shape (outputs, z, y, x).
+    """
+    try:
+        with np.load(path) as content:
+            found = content["probabilities"].astype(np.float32, copy=False)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        what = f"the probabilities cannot be read: {error}"
+        raise UserError(what, where=path, fix="predict the case again") from None
+    if found.shape != tuple(shape):
+        what = f"probabilities of shape {found.shape}; expected {tuple(shape)} (outputs, z, y, x)"
+        raise UserError(what, where=path, fix="predict the case again, of the same image")
+    return found
+
+
+def shares_to_segmentation(shares: np.ndarray, schema: LabelSchema) -> np.ndarray:
+    """Turn probabilities (out, Z, Y, X) into schema indices, as :func:`logits_to_segmentation`.
+
+    Returns:
+        (1, Z, Y, X) int16, or (S, Z, Y, X) int8 for structures.
+    """
+    dtype = np.int8 if schema.overlapping else np.int16
+    indices = np.empty((schema.seg_channels, *shares.shape[1:]), dtype=dtype)
+    step = slab_planes(shares.shape[2:], torch.device("cpu"), together=len(shares))
+    for start in range(0, shares.shape[1], step):
+        planes = slice(start, start + step)
+        slab = torch.from_numpy(shares[:, planes].copy())
+        indices[:, planes] = decide_shares(slab, schema).numpy()
+    return indices
+
+
 def _slabs(
     logits: Tensor, stored: np.ndarray, record: CaseRecord, *, together: int = 1
 ) -> Iterator[tuple[np.ndarray, Iterator[Tensor]]]:
@@ -120,35 +171,45 @@ def _slabs(
     logits = logits.movedim(1 + front, 1)
     targets = np.moveaxis(cropped_view(stored, record), 1 + front, 1)
     _, depth, *plane = targets.shape
-    voxels = _SLAB_VOXELS.get(logits.device.type, _SLAB_VOXELS_ELSEWHERE)
-    step = max(1, voxels // max(1, together * plane[0] * plane[1]))
+    step = slab_planes(plane, logits.device, together=together)
     for start in range(0, depth, step):
         planes = slice(start, start + step)
-        used, mix = (planes, None) if matrix is None else _band(matrix[planes], logits.device)
-        yield targets[:, planes], (_interpolate(each[used], mix, plane) for each in logits)
+        used, mix = (planes, None) if matrix is None else band(matrix[planes], logits.device)
+        yield targets[:, planes], (interpolate(each[used], mix, plane) for each in logits)
 
 
-def _band(rows: np.ndarray, device: torch.device) -> tuple[slice, Tensor]:
+def band(rows: np.ndarray, device: torch.device) -> tuple[slice, Tensor]:
     """Return the input planes that rows of a matrix use, and these columns of the rows."""
     used = np.flatnonzero(rows.any(axis=0))
     columns = slice(int(used[0]), int(used[-1]) + 1)
     return columns, torch.tensor(rows[:, columns], device=device)
 
 
-def _interpolate(planes: Tensor, mix: Tensor | None, shape: list[int]) -> Tensor:
+def interpolate(planes: Tensor, mix: Tensor | None, shape: Sequence[int]) -> Tensor:
     """Mix planes, then interpolate inside them; a new (n, *shape) float32 tensor."""
     if mix is None:
         planes = planes.to(torch.float32, copy=True)
     else:
         planes = (mix @ planes.float().flatten(1)).unflatten(1, planes.shape[1:])
-    if list(planes.shape[1:]) == shape:
+    if list(planes.shape[1:]) == list(shape):
         return planes
     # Pixels are aligned by their edges, as everywhere here.
-    return functional.interpolate(planes[None], size=shape, mode="bilinear")[0]
+    return functional.interpolate(planes[None], size=list(shape), mode="bilinear")[0]
 
 
-def _decide(channels: Iterator[Tensor], schema: LabelSchema) -> Tensor:
+def decide_shares(shares: Tensor, schema: LabelSchema) -> Tensor:
+    """Turn probabilities (out, n, Y, X) into (1 or S, n, Y, X) indices, as logits are.
+
+    The largest wins, the first of several equal ones; regions and structures are there where
+    theirs is above 0.5. The probabilities are used up.
+    """
+    return decide(iter(shares - 0.5 if schema.sigmoid else shares), schema)
+
+
+def decide(channels: Iterator[Tensor], schema: LabelSchema) -> Tensor:
     """Turn the logits of all channels, one after the other, into (1 or S, n, Y, X) indices.
+
+    The channels are used up.
 
     Comparisons are in place: they give 0.0 or 1.0, several times as fast as they give booleans.
     """

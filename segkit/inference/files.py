@@ -2,61 +2,169 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from segkit.dataset.cases import Case
+from segkit.dataset.cases import Case, find_images, image_hash
+from segkit.dataset.description import DatasetDescription
 from segkit.dataset.image_io import KNOWN_ENDINGS
 from segkit.dataset.label_files import LabelLayout, label_path
-from segkit.errors import UsageError, UserError
-from segkit.inference.case import CasePredictor, Prediction
+from segkit.dataset.problems import raise_errors
+from segkit.errors import UsageError, UserError, listing
+from segkit.files import failures_told
+from segkit.inference.case import CasePredictor
+from segkit.inference.ensemble import EnsemblePredictor
+from segkit.inference.record import RecordKeeper, open_record, predicted_cases
 from segkit.inference.stages import Stages, overlapped
 from segkit.parallel import gather
+from segkit.runtime import log
+
+Part = tuple[int, int]
+"""(this part, of how many), from 0."""
+Targets = Mapping[str, Path]
+"""Case -> label file or folder that is written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Writing:
+    """What is written, and over what."""
+
+    keep_probabilities: bool = False
+    keep_done: bool = False
+    """Leave alone what the same models predicted from the same images before."""
+    part: Part | None = None
+    """Where several runs share the cases: which of them are predicted here."""
+
+    def __post_init__(self) -> None:
+        if self.part is not None and not 0 <= self.part[0] < self.part[1]:
+            fix = "for example --num-parts 4 and --part-id 0, 1, 2 and 3"
+            what = "there is no part {} of {}".format(*self.part)
+            raise UsageError(what, where="--part-id", fix=fix)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImagesGiven:
+    """What a user gave to predict."""
+
+    cases: tuple[Case, ...]
+    """All of them, sorted by id."""
+    faults: dict[str, UserError] = field(default_factory=dict)
+    """Case -> why it cannot be predicted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """What a prediction of files has done."""
+
+    paths: tuple[Path, ...]
+    """Label files, or folders of them, of all cases."""
+    kept: int
+    """How many of them had been predicted before and were left alone."""
 
 
 def check_output_folder(output: Path) -> None:
-    """Refuse the name of a file where a folder is wanted.
+    """Refuse, before any work, an output that is no folder or cannot be written.
 
     Raises:
         UsageError: it ends as an image file does.
+        UserError: nothing can be written there.
     """
     if output.name.lower().endswith(KNOWN_ENDINGS):
         raise UsageError("-o is a folder, not a file", where=output, fix="give a folder")
+    there = next(path for path in (output, *output.absolute().parents) if path.exists())
+    with failures_told(there), tempfile.TemporaryFile(dir=there):
+        pass
+
+
+def look_for_images(inputs: Sequence[Path], description: DatasetDescription) -> ImagesGiven:
+    """Find the cases in folders or files; those that lack a file are among them.
+
+    Raises:
+        UserError: nothing there, or something that no case is to blame for; no case can be
+            predicted.
+    """
+    cases, problems = find_images(inputs, description)
+    where = ", ".join(map(str, inputs))
+    if not cases:
+        raise_errors(problems, where=where)
+    by_case = [found for found in problems if found.case and found.severity == "error"]
+    raise_errors([found for found in problems if found not in by_case], where=where)
+    faults: dict[str, UserError] = {}
+    for found in by_case:
+        error = UserError(f"[{found.code}] {found.message}", where=found.where, fix=found.fix)
+        faults.setdefault(str(found.case), error)
+    if faults:
+        log.warning("%d case(s) cannot be predicted: %s", len(faults), listing(sorted(faults)))
+    broken = [Case(id=name, images=(), label=None) for name in faults]
+    return ImagesGiven(cases=tuple(sorted([*cases, *broken], key=_case_id)), faults=faults)
 
 
 def predict_cases(
-    work: CasePredictor,
-    cases: Sequence[Case],
+    work: CasePredictor | EnsemblePredictor,
+    given: ImagesGiven,
     output: Path,
-    *,
-    keep_probabilities: bool = False,
-) -> tuple[Path, ...]:
+    writing: Writing = Writing(),
+) -> Written:
     """Predict every case into ``output``; one that fails is named after the others are done.
 
-    Returns:
-        What is written of every case: a label file, or a folder of them.
+    Args:
+        work: One model or several.
+        given: What to predict.
+        output: Folder; ``predicted_by.json`` in it says what was made by which models.
+        writing: What is written.
 
     Raises:
         UserError: cases that failed, or an output that would overwrite an input.
     """
     ending = work.model.description.label_ending
     layout = work.model.settings.label_layout
+    part, parts = writing.part or (0, 1)
+    cases = given.cases[part::parts]
     paths = tuple(label_path(output, case.id, ending, layout) for case in cases)
     targets = {case.id: path.resolve() for case, path in zip(cases, paths, strict=True)}
     _check_targets(targets.values(), cases, output, layout)
-    output.mkdir(parents=True, exist_ok=True)
+    if writing.keep_done:
+        before = predicted_cases(output, work.source)
+        cases = tuple(case for case in cases if not _is_done(case, before, targets, writing))
+        text = "%d of %d cases are predicted already, and kept"
+        log.info(text, len(paths) - len(cases), len(paths))
+    with failures_told(output):
+        output.mkdir(parents=True, exist_ok=True)
+    with open_record(output, work.source, writing.part) as record:
+        stages = _stages(work, given.faults, targets, record, writing.keep_probabilities)
+        gather(overlapped(cases, stages, _case_id), cases, "predict", _case_id)
+    return Written(paths=paths, kept=len(paths) - len(cases))
 
-    def write(case: Case, prediction: Prediction) -> None:
+
+def _stages(
+    work: CasePredictor | EnsemblePredictor,
+    faults: Mapping[str, UserError],
+    targets: Targets,
+    record: RecordKeeper,
+    keep_probabilities: bool,
+) -> Stages:
+    def read(case: Case) -> Any:
+        if case.id in faults:
+            raise faults[case.id]
+        return work.read(case)
+
+    def write(case: Case, prediction: Any) -> None:
+        images = image_hash(case)
         work.write(prediction, targets[case.id], keep_probabilities=keep_probabilities)
+        record.add(case.id, images)
 
-    stages = Stages(
-        read=work.read,
-        compute=work.predict,
-        write=write,
-        alone=work.needs_all_memory,
-    )
-    gather(overlapped(cases, stages, _case_id), cases, "predict", _case_id)
-    return paths
+    return Stages(read=read, compute=work.predict, write=write, alone=work.needs_all_memory)
+
+
+def _is_done(case: Case, before: Mapping[str, str], targets: Targets, writing: Writing) -> bool:
+    """Whether a case was predicted before, which is case -> hash of its images."""
+    target = targets[case.id]
+    wanted = [target, *([target.with_name(f"{case.id}.npz")] * writing.keep_probabilities)]
+    made = case.id in before and all(path.exists() for path in wanted)
+    return made and before[case.id] == image_hash(case)
 
 
 def _case_id(case: Case) -> str:

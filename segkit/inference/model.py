@@ -55,6 +55,8 @@ class Model:
     plan: Plan
     description: DatasetDescription
     """Of what is predicted: without the structures that the plan leaves out."""
+    made_from: str = ""
+    """Hash of plan and dataset.json."""
 
     @property
     def configuration(self) -> ConfigurationPlan:
@@ -116,8 +118,13 @@ def load_model(folder: Path) -> Model:
             where=folder,
             fix="restore the files that came with the model",
         )
-    description = planned_description(description, plan)
-    return Model(folder=folder, settings=settings, plan=plan, description=description)
+    return Model(
+        folder=folder,
+        settings=settings,
+        plan=plan,
+        description=planned_description(description, plan),
+        made_from=made_from,
+    )
 
 
 def _source_hash(plan: Plan, description: DatasetDescription) -> str:
@@ -157,9 +164,10 @@ def _differences(folder: Path, settings: ModelSettings, source: str) -> list[str
     return [*(["plan or dataset.json"] if made_from != source else []), *found]
 
 
-def trained_folds(folder: Path) -> list[str]:
-    """Names of the folds that can predict; ``all`` only where it stands alone."""
-    folds = sorted(p.parent.name.removeprefix("fold_") for p in folder.glob("fold_*/final.pt"))
+def trained_folds(folder: Path, checkpoint: str = "final") -> list[str]:
+    """Names of the folds that have a checkpoint; ``all`` only where it stands alone."""
+    files = folder.glob(f"fold_*/{checkpoint}.pt")
+    folds = sorted(path.parent.name.removeprefix("fold_") for path in files)
     return [fold for fold in folds if fold != "all"] or folds
 
 
@@ -177,10 +185,14 @@ def load_networks(
     Raises:
         UserError: no trained fold, or a fold without that checkpoint.
     """
-    chosen = list(folds) if folds else trained_folds(model.folder)
+    chosen = list(folds) if folds else trained_folds(model.folder, checkpoint)
     if not chosen:
+        what = "no fold of this model is trained to the end"
         fix = "finish training, or use --checkpoint best"
-        raise UserError("no fold of this model is trained to the end", where=model.folder, fix=fix)
+        if checkpoint != "final":
+            what = f"no such checkpoint: no fold of this model has {checkpoint}.pt"
+            fix = "train a fold first, or use another of final, best and last"
+        raise UserError(what, where=model.folder, fix=fix)
     return [
         _load_network(model, model.folder / f"fold_{fold}" / f"{checkpoint}.pt", device)
         for fold in chosen

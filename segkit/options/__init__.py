@@ -6,7 +6,7 @@ A field is a flag: its metadata is what ``argparse`` is told. Nothing heavy is i
 from segkit.options.common import Common, Dataset, duration, fold
 from segkit.options.data import Plan, PlanAndPreprocess, Preprocess, Validate
 from segkit.options.machine import Doctor
-from segkit.options.prediction import Evaluate, Predict
+from segkit.options.prediction import Ensemble, Evaluate, Predict
 from segkit.options.training import Demo, Run, Train, TrainingChoice
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Dataset",
     "Demo",
     "Doctor",
+    "Ensemble",
     "Evaluate",
     "Plan",
     "PlanAndPreprocess",

@@ -23,9 +23,24 @@ class Predict(Common):
         metavar="IN",
     )
     output: Path = flag("-o", "--output", help="folder", type=Path, required=True, metavar="OUT")
-    model: Path | None = flag("-m", "--model", help="model folder", type=Path, metavar="MODEL")
+    models: tuple[Path, ...] = flag(
+        "-m",
+        "--models",
+        help="model folder; of several, the probabilities are averaged",
+        nargs="+",
+        default=(),
+        type=Path,
+        metavar="MODEL",
+    )
     dataset: str | None = flag("-d", "--dataset", help=DATASET_HELP, metavar="DATASET")
-    configuration: str | None = flag("-c", "--configuration", help=CONFIG_HELP, metavar="CONFIG")
+    configurations: tuple[str, ...] = flag(
+        "-c",
+        "--configurations",
+        help=f"{CONFIG_HELP}; of several, the probabilities are averaged",
+        nargs="+",
+        default=(),
+        metavar="CONFIG",
+    )
     planner: str = plan_flag()
     recipe: str | None = flag("--recipe", help="recipe the model was trained with", metavar="NAME")
     folds: tuple[str, ...] = flag(
@@ -56,9 +71,73 @@ class Predict(Common):
         default="torch",
         choices=("torch", "openvino"),
     )
+    weights: tuple[float, ...] = flag(
+        "--weights",
+        help="how much each of several models counts (default: all the same)",
+        nargs="+",
+        default=(),
+        type=float,
+        metavar="W",
+    )
     save_probabilities: bool = flag(
         "--save-probabilities",
         help="also write CASE.npz with the probabilities",
+        default=False,
+        action="store_true",
+    )
+    keep_done: bool = flag(
+        "--continue",
+        help="keep what the same models have predicted from the same images before",
+        default=False,
+        action="store_true",
+    )
+    num_parts: int = flag(
+        "--num-parts",
+        help="share the cases out among N runs of this command, such as one a GPU",
+        default=1,
+        type=int,
+        metavar="N",
+    )
+    part_id: int = flag(
+        "--part-id", help="which part this run predicts, from 0", default=0, type=int, metavar="I"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(Common):
+    """Average predictions of several models, from the probabilities that were saved with them.
+
+    Without files in between: segkit predict -m MODEL MODEL.
+    """
+
+    inputs: tuple[Path, ...] = flag(
+        "-i",
+        "--input",
+        help="folders written by predict --save-probabilities",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="PRED",
+    )
+    output: Path = flag("-o", "--output", help="folder", type=Path, required=True, metavar="OUT")
+    weights: tuple[float, ...] = flag(
+        "--weights",
+        help="how much each folder counts (default: all the same)",
+        nargs="+",
+        default=(),
+        type=float,
+        metavar="W",
+    )
+    description: Path | None = flag(
+        "-d",
+        "--dataset-json",
+        help="dataset.json, where the folders do not say what was predicted",
+        type=Path,
+        metavar="DATASET_JSON",
+    )
+    save_probabilities: bool = flag(
+        "--save-probabilities",
+        help="also write CASE.npz with the averaged probabilities",
         default=False,
         action="store_true",
     )

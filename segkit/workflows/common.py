@@ -76,6 +76,13 @@ def as_planned(dataset: OpenDataset, plan: Plan) -> OpenDataset:
     return replace(dataset, description=planned_description(dataset.description, plan))
 
 
+def read_description(path: Path) -> DatasetDescription:
+    """Read a dataset.json; beside a plan (a model folder), without what the plan leaves out."""
+    description = load_description(path)
+    plan = description.folder / "plan.json"
+    return planned_description(description, load_plan(plan)) if plan.is_file() else description
+
+
 def open_workspace(workdir: Path, description: DatasetDescription) -> Workspace:
     """Return the workspace of a dataset."""
     return Workspace(folder=workdir / description.name)

@@ -7,17 +7,16 @@ from pathlib import Path
 
 from segkit import options as opt
 from segkit.dataset.cases import Case
-from segkit.dataset.description import DatasetDescription, load_description
+from segkit.dataset.description import DatasetDescription
 from segkit.errors import listing
 from segkit.evaluation.case import CasePair
 from segkit.evaluation.pairs import find_label_map
 from segkit.evaluation.scoring import check_scoring
 from segkit.evaluation.summary import Summary, evaluate_folders, evaluate_pairs, save_summary
 from segkit.evaluation.table import render_table
-from segkit.planning.plan import load_plan, planned_description
 from segkit.report.evaluation_html import write_evaluation_page
 from segkit.runtime import log
-from segkit.workflows.common import Outcome
+from segkit.workflows.common import Outcome, read_description
 
 
 def evaluate(options: opt.Evaluate) -> Outcome:
@@ -39,14 +38,11 @@ def evaluate(options: opt.Evaluate) -> Outcome:
 
 def _judged_description(path: Path) -> DatasetDescription:
     """Read a dataset.json; beside a plan (a model folder), without what the plan leaves out."""
-    description = load_description(path)
-    plan = description.folder / "plan.json"
-    if not plan.is_file():
-        return description
-    planned = planned_description(description, load_plan(plan))
-    if names := [structure.name for structure in planned.labels.left_out]:
+    description = read_description(path)
+    if names := [structure.name for structure in description.labels.left_out]:
+        plan = description.folder / "plan.json"
         log.info("not evaluated, as %s leaves them out: %s", plan, listing(names))
-    return planned
+    return description
 
 
 def evaluate_cases(

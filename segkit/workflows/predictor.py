@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
 
-from segkit.dataset.cases import Case, images_to_predict
+from segkit.dataset.cases import Case
 from segkit.dataset.label_files import values_on_disk
 from segkit.errors import UserError
 from segkit.inference.arrays import image_of_array
-from segkit.inference.case import CasePredictor
-from segkit.inference.engines import start_engine, trial_input
-from segkit.inference.files import check_output_folder, predict_cases
-from segkit.inference.model import load_model, load_networks
-from segkit.inference.predictor import PredictionSettings
+from segkit.inference.files import (
+    ImagesGiven,
+    Writing,
+    check_output_folder,
+    look_for_images,
+    predict_cases,
+)
+from segkit.inference.partners import check_shares
 from segkit.options import fold
-from segkit.precision import PrecisionName, choose_precision
-from segkit.runtime import prepare_torch, resolve_device
+from segkit.precision import PrecisionName
+from segkit.runtime import resolve_device
+from segkit.types import Volume
+from segkit.workflows.models import Loading, Work, load_models
 
 AnyPath: TypeAlias = str | PathLike[str]
 FoldName: TypeAlias = str | int
@@ -30,17 +35,17 @@ FoldName: TypeAlias = str | int
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """A trained model with its weights in memory, for any number of arrays and files.
+    """A trained model (or several that vote) in memory, for any number of arrays and files.
 
     Made by :meth:`from_folder`. Several threads may use one; they take turns at the network.
     """
 
-    work: CasePredictor
+    work: Work
 
     @classmethod
     def from_folder(
         cls,
-        folder: AnyPath,
+        folder: AnyPath | Sequence[AnyPath] | Mapping[AnyPath, float],
         *,
         folds: FoldName | Sequence[FoldName] = (),
         checkpoint: str = "final",
@@ -51,7 +56,8 @@ class Predictor:
         """Read a model folder and bring its networks to the device.
 
         Args:
-            folder: The model folder.
+            folder: The model folder. Of several, the probabilities are averaged; a mapping says
+                how much each counts.
             folds: Folds whose predictions are averaged; empty takes all that are trained.
             checkpoint: ``final``, ``best`` or ``last``.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -62,23 +68,15 @@ class Predictor:
         Raises:
             UserError: no such model, fold, checkpoint or device, or an engine that does not run it.
         """
-        chosen_device = resolve_device(str(device))
-        prepare_torch()
-        model = load_model(Path(folder))
-        channels, patch_size = len(model.plan.channel_names), model.settings.patch_size
-        trial = trial_input(model.configuration.network, channels, patch_size)
-        number_format = choose_precision(precision, chosen_device)
         names = (folds,) if isinstance(folds, FoldName) else tuple(folds)
-        networks = load_networks(
-            model, [_fold(name) for name in names], checkpoint=checkpoint, device=chosen_device
+        loading = Loading(
+            device=resolve_device(str(device)),
+            folds=tuple(_fold(name) for name in names),
+            checkpoint=checkpoint,
+            precision=precision,
+            engine=engine,
         )
-        work = CasePredictor(
-            model=model,
-            forwards=[start_engine(engine, each, trial, number_format) for each in networks],
-            settings=PredictionSettings(precision=precision, engine=engine),
-            device=chosen_device,
-        )
-        return cls(work=work)
+        return cls(work=load_models(_weighed(folder), loading))
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -158,10 +156,8 @@ class Predictor:
             UserError: shape, channels, type, spacing or values do not fit the model.
         """
         volume = image_of_array(image, self.work.model, spacing_mm, orientation)
-        work = self._set(step, tta)
-        prediction = work.predict(work.prepare(volume))
-        found, shares = work.decide(prediction, with_probabilities=probabilities)
-        model = work.model
+        found, shares = self._decide(volume, step, tta, probabilities)
+        model = self.work.model
         labels = values_on_disk(found.array, model.description.labels, model.settings.label_layout)
         planar = volume.geometry.stored_ndim == 2
         labels = labels.squeeze(-3) if planar else labels
@@ -195,18 +191,43 @@ class Predictor:
                 or, after all other cases are done, cases that failed.
         """
         check_output_folder(Path(output))
-        given = (inputs,) if isinstance(inputs, (str, PathLike)) else inputs
-        cases = images_to_predict([Path(path) for path in given], self.work.model.description)
-        work = self._set(step, tta)
-        return predict_cases(work, cases, Path(output), keep_probabilities=save_probabilities)
+        given = look_for_images(_paths(inputs), self.work.model.description)
+        work = self.work.with_settings(step, mirror=tta)
+        writing = Writing(keep_probabilities=save_probabilities)
+        return predict_cases(work, given, Path(output), writing).paths
 
-    def predict_cases(self, cases: Sequence[Case], output: Path) -> tuple[Path, ...]:
-        """Predict cases of a data set as :meth:`predict_files` does files."""
-        return predict_cases(self._set(), cases, output)
+    def predict_cases(
+        self, cases: Sequence[Case], output: Path, *, keep_done: bool = False
+    ) -> tuple[Path, ...]:
+        """Predict cases of a data set as :meth:`predict_files` does files.
 
-    def _set(self, step: float = 0.5, tta: bool = True) -> CasePredictor:
-        axes = self.work.model.settings.mirror_axes if tta else ()
-        return replace(self.work, settings=replace(self.work.settings, step=step, mirror_axes=axes))
+        With ``keep_done``, what the same models predicted there before is left alone.
+        """
+        given, writing = ImagesGiven(cases=tuple(cases)), Writing(keep_done=keep_done)
+        return predict_cases(
+            self.work.with_settings(0.5, mirror=True), given, output, writing
+        ).paths
+
+    def _decide(
+        self, volume: Volume, step: float, tta: bool, with_probabilities: bool
+    ) -> tuple[Volume, np.ndarray | None]:
+        work: Any = self.work.with_settings(step, mirror=tta)
+        prediction = work.predict(work.prepare(volume))
+        decision: tuple[Volume, np.ndarray | None] = work.decide(
+            prediction, with_probabilities=with_probabilities
+        )
+        return decision
+
+
+def _weighed(given: AnyPath | Sequence[AnyPath] | Mapping[AnyPath, float]) -> dict[Path, float]:
+    if isinstance(given, Mapping):
+        shares = check_shares(tuple(given.values()), len(given))
+        return dict(zip(map(Path, given), shares, strict=True))
+    return dict.fromkeys(_paths(given), 1.0)
+
+
+def _paths(given: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    return [Path(path) for path in ((given,) if isinstance(given, (str, PathLike)) else given)]
 
 
 def _fold(name: FoldName) -> str:

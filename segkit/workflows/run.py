@@ -126,7 +126,7 @@ def _judge_demo(options: opt.Demo, raw: Path) -> Outcome:
             inputs=(raw / "imagesTs",),
             output=results / "predictions",
             dataset=str(raw),
-            configuration="3d_fullres",
+            configurations=("3d_fullres",),
         )
     )
     table = evaluate(

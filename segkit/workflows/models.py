@@ -1,0 +1,136 @@
+"""From the models a user names to their networks in memory, ready to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from segkit import options as opt
+from segkit.checkpoint import checkpoint_hash
+from segkit.dataset.description import load_description
+from segkit.errors import UsageError, UserError
+from segkit.inference.case import CasePredictor
+from segkit.inference.engines import start_engine, trial_input
+from segkit.inference.ensemble import EnsemblePredictor
+from segkit.inference.model import load_model, load_networks, trained_folds
+from segkit.inference.partners import check_partners
+from segkit.inference.predictor import PredictionSettings
+from segkit.precision import PrecisionName, choose_precision
+from segkit.runtime import log, prepare_torch
+from segkit.workflows.common import open_workspace
+from segkit.workspace import Workspace, find_dataset
+
+Work = CasePredictor | EnsemblePredictor
+"""One model or several in memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loading:
+    """How models are loaded, whichever they are."""
+
+    device: torch.device
+    folds: tuple[str, ...] = ()
+    """Folds to average; empty takes all that are trained."""
+    checkpoint: str = "final"
+    """``final``, ``best`` or ``last``."""
+    precision: PrecisionName = "auto"
+    engine: str = "torch"
+
+
+def load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
+    """Read model folders and bring their networks to the device.
+
+    Args:
+        folders: One model, or several that predict together and how much each counts.
+        loading: How.
+
+    Raises:
+        UserError: no such model, fold or checkpoint, an engine that does not run it, or models
+            that do not predict the same from the same channels.
+    """
+    prepare_torch()
+    members = [_load_model(folder, loading) for folder in folders]
+    if len(members) == 1:
+        return members[0]
+    check_partners([member.model for member in members])
+    return EnsemblePredictor(members=members, shares=tuple(folders.values()))
+
+
+def _load_model(folder: Path, loading: Loading) -> CasePredictor:
+    model = load_model(folder)
+    checkpoint, engine = loading.checkpoint, loading.engine
+    channels, patch_size = len(model.plan.channel_names), model.settings.patch_size
+    trial = trial_input(model.configuration.network, channels, patch_size)
+    precision = choose_precision(loading.precision, loading.device)
+    folds = loading.folds or tuple(trained_folds(folder, checkpoint))
+    networks = load_networks(model, folds, checkpoint=checkpoint, device=loading.device)
+    return CasePredictor(
+        model=model,
+        forwards=[start_engine(engine, network, trial, precision) for network in networks],
+        settings=PredictionSettings(precision=loading.precision, engine=engine),
+        device=loading.device,
+        weights={f: checkpoint_hash(folder / f"fold_{f}" / f"{checkpoint}.pt") for f in folds},
+        checkpoint=checkpoint,
+    )
+
+
+def describe_work(work: Work) -> list[str]:
+    """Say in a line a model which folds predict, and in one more how."""
+    source = work.source
+    first = work if isinstance(work, CasePredictor) else work.members[0]
+    lines = [
+        f"model {member.model}: fold{'s' * (len(member.folds) > 1)} {', '.join(member.folds)}, "
+        f"{member.checkpoint}.pt"
+        + (f", weight {member.share:g}" if len(source.members) > 1 else "")
+        for member in source.members
+    ]
+    views = 2 ** len(first.settings.mirror_axes)
+    mirrored = f"averaged over {views} mirrored views" if source.mirrored else "not mirrored"
+    how = f"{source.engine} in {source.precision} on {first.device}, step {source.step:g}"
+    return [*lines, f"{how}, {mirrored}"]
+
+
+def chosen_folders(options: opt.Predict) -> tuple[Path, ...]:
+    """Return the model folders that a user named, by path or by data set.
+
+    Raises:
+        UserError: neither or both are given, or there is no such model.
+    """
+    if bool(options.models) == (options.dataset is not None):
+        fix = "give model folders with -m, or a dataset with -d and a configuration with -c"
+        raise UsageError("give either -m MODEL or -d DATASET -c CONFIG", fix=fix)
+    if options.dataset is None:
+        return options.models
+    if not options.configurations:
+        raise UsageError("-d DATASET needs a configuration", fix="add for example -c 3d_fullres")
+    description = load_description(find_dataset(options.dataset, options.raw_folders))
+    workspace = open_workspace(options.workdir, description)
+    return tuple(_of_configuration(workspace, options, name) for name in options.configurations)
+
+
+def _of_configuration(workspace: Workspace, options: opt.Predict, configuration: str) -> Path:
+    if options.recipe is not None:
+        from segkit.config import recipe_name
+
+        recipe = recipe_name(options.recipe)
+        return workspace.model(options.planner, configuration, recipe)
+    return _only_model(workspace.model(options.planner, configuration, "default"))
+
+
+def _only_model(default: Path) -> Path:
+    """Without --recipe: the default recipe's model, else the one other there is."""
+    others = [
+        path for path in sorted(default.parent.glob(f"{default.name}_*")) if trained_folds(path)
+    ]
+    if trained_folds(default) or not others:
+        return default
+    if len(others) > 1:
+        recipes = ", ".join(path.name.removeprefix(f"{default.name}_") for path in others)
+        raise UserError(
+            f"several models: recipes {recipes}", where=default.parent, fix="choose with --recipe"
+        )
+    log.info("using the model %s", others[0])
+    return others[0]
