@@ -13,6 +13,7 @@ from segkit import options
 
 COMMANDS: dict[str, tuple[type[options.Common], str]] = {
     "validate": (options.Validate, "validation"),
+    "convert": (options.Convert, "conversion"),
     "plan": (options.Plan, "prepare"),
     "preprocess": (options.Preprocess, "prepare"),
     "plan_and_preprocess": (options.PlanAndPreprocess, "prepare"),

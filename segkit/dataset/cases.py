@@ -21,7 +21,9 @@ from segkit.dataset.case_files import (
 )
 from segkit.dataset.case_names import check_names, is_usable
 from segkit.dataset.description import DatasetDescription
+from segkit.dataset.dicom_series import group_series
 from segkit.dataset.image_io import companions
+from segkit.dataset.image_io.dicom_folders import holds_dicom
 from segkit.dataset.problems import Problem, problem, raise_errors
 from segkit.errors import UserError, nearest
 from segkit.files import content_hash, file_hash
@@ -104,19 +106,21 @@ def find_images(
     """Return the cases in folders or files, sorted by id and without labels, and all problems.
 
     Files are named CASE_0000.ext, one a channel. A file that holds all channels of the data set
-    (always so for a data set with one channel) may do without the number. A case with a problem of
+    (always so for a data set with one channel) may do without the number. A folder without such
+    files may hold DICOM series, one a folder, named like files would be. A case with a problem of
     its own, such as a missing channel, is not among the cases.
 
     Raises:
         UserError: nothing there.
     """
     files, problems = _files_given(paths, description.file_ending)
-    if not files and not problems:
+    series = {} if problems else group_series(paths, files, description)
+    if not (files or series or problems):
         what = f"no file ends with {description.file_ending}"
         fix = "give a folder or files of the format the model was trained on"
         raise UserError(what, where=", ".join(map(str, paths)), fix=fix)
     groups, misnamed = group_channels(files, description, numbers_needed=False)
-    images, incomplete = complete_cases(groups, description)
+    images, incomplete = complete_cases({**series, **groups}, description)
     problems += misnamed + incomplete
     broken = {found.case for found in problems if found.severity == "error"}
     usable = sorted(images.keys() - broken)
@@ -165,16 +169,16 @@ def _files_given(paths: Iterable[Path], ending: str) -> tuple[list[Path], list[P
     for path in paths:
         if barred := check_reachable(path):
             problems.append(barred)
-        elif path.is_dir():
+        elif path.is_dir() and not holds_dicom(path):
             fitting, found = look_into(path, ending, may_be_empty=True)
             files += fitting
             problems += found
-        elif not path.is_file():
+        elif not path.exists():
             problems.append(problem("SK-F011", "not found", where=path, fix="check the path"))
-        elif not path.name.endswith(ending):
+        elif path.is_file() and not path.name.endswith(ending):
             what = f"the model reads files that end with {ending}"
             problems.append(problem("SK-F014", what, where=path, fix=f"convert it to {ending}"))
-        else:
+        elif path.is_file():
             files.append(path)
     return files, problems
 

@@ -4,13 +4,14 @@ A field is a flag: its metadata is what ``argparse`` is told. Nothing heavy is i
 """
 
 from segkit.options.common import Common, Dataset, duration, fold
-from segkit.options.data import Plan, PlanAndPreprocess, Preprocess, Validate
+from segkit.options.data import Convert, Plan, PlanAndPreprocess, Preprocess, Validate
 from segkit.options.machine import Doctor
 from segkit.options.prediction import Ensemble, Evaluate, Predict
 from segkit.options.training import Demo, Run, Train, TrainingChoice
 
 __all__ = [
     "Common",
+    "Convert",
     "Dataset",
     "Demo",
     "Doctor",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segkit.options.common import (
     PLANNER_HELP,
+    Common,
     Dataset,
     flag,
     min_cases_flag,
@@ -88,6 +89,48 @@ class Preprocess(Dataset):
         "-c", "--configurations", help="which to prepare (default: all)", default=(), nargs="+"
     )
     planner: str = plan_flag()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Common):
+    """Make a dataset folder of what you have; DICOM series become NIfTI files."""
+
+    source: Path = flag(
+        help="Decathlon task, nnU-Net v1 dataset, folder of images and masks, COCO or manifest "
+        "JSON, manifest CSV, or folder of DICOM series",
+        type=Path,
+        metavar="SOURCE",
+    )
+    output: Path = flag(
+        "-o", "--output", help="the new folder", type=Path, required=True, metavar="OUT"
+    )
+    kind: str = flag(
+        "--from",
+        help="what SOURCE is (default: told from what is in it)",
+        default="auto",
+        choices=("auto", "decathlon", "nnunet_v1", "folders", "coco", "manifest", "dicom"),
+    )
+    images: Path | None = flag(
+        "--images", help="folder of the images, if not in SOURCE", type=Path, metavar="DIR"
+    )
+    masks: Path | None = flag(
+        "--masks", help="folder of the masks, if not in SOURCE", type=Path, metavar="DIR"
+    )
+    labels: tuple[str, ...] = flag(
+        "--labels",
+        help="what values of masks mean, e.g. background=0 tumour=255 or tumour=#ff0000 "
+        "(default: every value found is a label)",
+        default=(),
+        nargs="+",
+        metavar="NAME=VALUE",
+    )
+    channels: tuple[str, ...] = flag(
+        "--channels",
+        help="names of the image channels; CT, rgb_to_0_1, ... choose the normalisation",
+        default=(),
+        nargs="+",
+        metavar="NAME",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from segkit.errors import UserError, nearest
 
-Kind = Literal["sitk", "nifti", "nibabel", "plane", "tiff"]
+Kind = Literal["sitk", "nifti", "nibabel", "plane", "tiff", "dicom"]
 
 KNOWN_ENDINGS = (
     ".nii.gz",
@@ -47,6 +47,7 @@ _MODULES: dict[Kind, str] = {
     "nibabel": "nibabel_io",
     "plane": "image2d_io",
     "tiff": "tiff_io",
+    "dicom": "dicom_io",
 }
 
 
@@ -59,13 +60,15 @@ def io_module(kind: Kind) -> ModuleType:
 
 
 def check_readable(path: Path) -> None:
-    """Check that there is a file with something in it.
+    """Check that there is a file with something in it, or a folder with a DICOM series.
 
     Raises:
-        UserError: missing, a folder, empty, or not readable.
+        UserError: missing, another folder, empty, or not readable.
     """
     fix = "restore the file from its source"
     try:
+        if path.is_dir() and _holds_dicom(path):
+            return
         if not path.is_file():
             raise UserError("file not found", where=path, fix="check the path")
         if path.stat().st_size == 0:
@@ -75,6 +78,12 @@ def check_readable(path: Path) -> None:
     except OSError as error:
         what = f"cannot read the file: {error.strerror}"
         raise UserError(what, where=path, fix="check its permissions") from None
+
+
+def _holds_dicom(folder: Path) -> bool:
+    from segkit.dataset.image_io.dicom_folders import holds_dicom
+
+    return holds_dicom(folder)
 
 
 def ending_of(path: Path) -> str:
@@ -121,6 +130,8 @@ def kind_of(path: Path, reader: str | None) -> Kind:
         UserError: no such reader, or it does not read this ending; or a damaged TIFF file.
     """
     check_reader(reader)
+    if path.is_dir():
+        return "dicom"
     ending = ending_of(path)
     if reader is None or reader == "None":
         if ending in TIFF:

@@ -26,7 +26,7 @@ def read(path: Path) -> Volume:
     image = load_image(path)
     if path.suffix.lower() == ".gipl":
         _check_complete(path, image)
-    return Volume(array=channels_first(image, path), geometry=_geometry(image))
+    return Volume(array=channels_first(image, path), geometry=geometry_of(image))
 
 
 def read_grid(path: Path) -> tuple[Shape, Geometry]:
@@ -46,7 +46,7 @@ def header_geometry(path: Path) -> Geometry:
     Raises:
         RuntimeError: SimpleITK cannot read it.
     """
-    return _geometry(_load_header(path))
+    return geometry_of(_load_header(path))
 
 
 def stored_shape(path: Path) -> Shape:
@@ -116,7 +116,8 @@ def _check_voxels(image: sitk.Image | sitk.ImageFileReader, path: Path) -> None:
         raise UserError(what, where=path, fix="store a real-valued 2D, 3D or 4D image")
 
 
-def _geometry(image: sitk.Image | sitk.ImageFileReader) -> Geometry:
+def geometry_of(image: sitk.Image | sitk.ImageFileReader) -> Geometry:
+    """Return the geometry of an image or a header; a plane's slice lies far from any other."""
     ndim = image.GetDimension()
     spatial = min(ndim, 3)
     direction = np.eye(3)

@@ -1,0 +1,1 @@
+"""Other people's layouts to a data set folder: one module a layout, all give a ``Conversion``."""

@@ -1,0 +1,168 @@
+"""COCO annotations (polygons and run lengths) painted to label maps: a class a category."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segkit.dataset.conversion.conversion import (
+    IMAGES,
+    LABELS,
+    TEST_IMAGES,
+    Conversion,
+    Write,
+    common_ending,
+    copied,
+    described,
+)
+from segkit.dataset.conversion.folders import channel_names
+from segkit.dataset.image_io import ending_of, write_labels
+from segkit.errors import UserError, listing
+from segkit.files import read_json
+from segkit.types import Geometry
+
+_KEYS = ("images", "annotations", "categories")
+
+
+def is_coco(file: Path) -> bool:
+    """Whether a JSON file holds COCO annotations."""
+    content = read_json(file)
+    return isinstance(content, dict) and all(key in content for key in _KEYS)
+
+
+def convert_coco(file: Path, images: Path | None, *, channels: Sequence[str] = ()) -> Conversion:
+    """Paint the annotations of every image, the largest first, so that small ones stay seen.
+
+    Which object a pixel belongs to is given up: objects of a category are one class.
+
+    Args:
+        file: The JSON.
+        images: Folder of the images; None looks beside the file and in ``images``.
+        channels: Names of the image channels; empty makes them up.
+
+    Raises:
+        UserError: not COCO, images that are missing, or segmentations that cannot be read.
+    """
+    content = _read(file)
+    folder = _image_folder(content["images"], images, file)
+    categories = sorted(content["categories"], key=lambda one: one["id"])
+    numbers = {one["id"]: number for number, one in enumerate(categories, start=1)}
+    by_image: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    paths = [folder / image["file_name"] for image in content["images"]]
+    ending = common_ending(paths)
+    files: dict[str, Write] = {}
+    for image, path in zip(content["images"], paths, strict=True):
+        case = path.name[: -len(ending_of(path))]
+        annotated = by_image[image["id"]]
+        files[f"{IMAGES if annotated else TEST_IMAGES}/{case}_0000{ending}"] = copied(path)
+        if annotated:
+            size = int(image["height"]), int(image["width"])
+            areas = tuple((numbers[a["category_id"]], a["segmentation"]) for a in annotated)
+            place = f"{LABELS}/{case}{'.png' if ending.startswith('.j') else ending}"
+            files[place] = partial(_write_painted, size, areas, case)
+    count = sum(1 for place in files if place.startswith(LABELS))
+    labels = {str(one["name"]): numbers[one["id"]] for one in categories}
+    described_ = described(
+        channels=channel_names(paths[0], channels),
+        labels={"background": 0, **labels},
+        cases=count,
+        ending=ending,
+    )
+    note = f"{len(content['annotations'])} objects painted, the largest first: {listing([*labels])}"
+    return Conversion(content=described_, files=files, notes=(note,))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    absent = [k for k in _KEYS if not isinstance(content, dict) or not content.get(k)]
+    if absent:
+        what = f"no COCO annotations: {', '.join(absent)} missing or empty"
+        raise UserError(what, where=file, fix="give the JSON with images, annotations, categories")
+    known = {one["id"] for one in content["categories"]}
+    unknown = sorted({a["category_id"] for a in content["annotations"]} - known)
+    if unknown:
+        what = f"annotations of categories that are not declared: {listing([*map(str, unknown)])}"
+        raise UserError(what, where=file, fix="declare them under categories")
+    names = [str(one["name"]) for one in content["categories"]]
+    if len(set(names)) < len(names) or "background" in names:
+        what = "every category needs a name of its own, other than background"
+        raise UserError(what, where=file, fix="rename the categories")
+    return content
+
+
+def _image_folder(images: Sequence[Mapping[str, Any]], given: Path | None, file: Path) -> Path:
+    places = [given] if given else [file.parent, file.parent / "images"]
+    for folder in places:
+        absent = [one["file_name"] for one in images if not (folder / one["file_name"]).is_file()]
+        if not absent:
+            return folder
+    what = f"{len(absent)} images are not there, such as {absent[0]}"
+    raise UserError(what, where=places[-1], fix="give the folder of the images with --images")
+
+
+def _write_painted(
+    size: tuple[int, int], areas: Sequence[tuple[int, Any]], case: str, target: Path
+) -> None:
+    masks = [(number, region_mask(segmentation, size, case)) for number, segmentation in areas]
+    labels = np.zeros(size, dtype=np.uint16)
+    for number, mask in sorted(masks, key=lambda pair: -int(pair[1].sum())):
+        labels[mask] = number
+    write_labels(target, labels[None], Geometry(spacing_mm=(999.0, 1.0, 1.0), stored_ndim=2))
+
+
+def region_mask(segmentation: Any, size: tuple[int, int], case: str) -> np.ndarray:
+    """Return (height, width) bool from polygons ``[[x, y, x, y, ...], ...]`` or run lengths.
+
+    Raises:
+        UserError: neither.
+    """
+    if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], list):
+        return _polygons(segmentation, size)
+    if isinstance(segmentation, dict) and "counts" in segmentation:
+        counts = segmentation["counts"]
+        runs = _decode_text(counts) if isinstance(counts, str) else list(counts)
+        if sum(runs) == size[0] * size[1]:
+            ends = np.cumsum(runs)
+            flat = np.zeros(size[0] * size[1], dtype=bool)
+            for start, stop in zip(ends[0::2], ends[1::2], strict=False):
+                flat[start:stop] = True
+            return flat.reshape(size[::-1]).T  # runs go down the columns
+    what = "a segmentation is neither polygons nor run lengths of the image's size"
+    raise UserError(what, where=f"an annotation of image {case}", fix="export it again")
+
+
+def _polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("1", size[::-1])
+    for points in polygons:
+        ImageDraw.Draw(canvas).polygon([float(value) for value in points], fill=1)
+    return np.asarray(canvas, dtype=bool)
+
+
+def _decode_text(text: str) -> list[int]:
+    """Decode COCO's compressed run lengths.
+
+    Numbers are little-endian groups of five bits, from character 48 on; 32 says that more follow,
+    16 in the last one that the number is negative. From the third on they are differences to the
+    number two before.
+    """
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in text.encode():
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        value -= (1 << shift) if bits & 16 else 0
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value, shift = 0, 0
+    return runs
