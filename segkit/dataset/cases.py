@@ -134,9 +134,10 @@ def case_identity(case: Case) -> str:
 
 
 def image_hash(case: Case) -> str:
-    """Hash the contents of a case's image files, whatever they are called."""
+    """Hash the contents of a case's image files (or series), whatever they are called."""
     beside = (other for file in case.images for other in companions(file))
-    return content_hash([file_hash(file) for file in dict.fromkeys((*case.images, *beside))])
+    files = (path for path in dict.fromkeys((*case.images, *beside)) if path.is_file())
+    return content_hash([file_hash(file) for file in files])
 
 
 def largest_case(cases: Iterable[Case]) -> int:

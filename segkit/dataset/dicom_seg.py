@@ -94,6 +94,15 @@ def _describe(highdicom: Any, name: str, number: int) -> Any:
     )
 
 
+def check_installed() -> None:
+    """Check that DICOM Segmentations can be written.
+
+    Raises:
+        UserError: highdicom is not installed.
+    """
+    _import()
+
+
 def _import() -> tuple[Any, Any]:
     try:
         import highdicom

@@ -11,7 +11,7 @@ from typing import Any
 from segkit.dataset.cases import Case, find_images, image_hash
 from segkit.dataset.description import DatasetDescription
 from segkit.dataset.image_io import KNOWN_ENDINGS
-from segkit.dataset.label_files import LabelLayout, label_path
+from segkit.dataset.label_files import LabelLayout, label_path, read_label_map
 from segkit.dataset.problems import raise_errors
 from segkit.errors import UsageError, UserError, listing
 from segkit.files import failures_told
@@ -33,6 +33,8 @@ class Writing:
     """What is written, and over what."""
 
     keep_probabilities: bool = False
+    dicom_seg: bool = False
+    """Also write a DICOM Segmentation object, CASE.dcm, for images that are DICOM series."""
     keep_done: bool = False
     """Leave alone what the same models predicted from the same images before."""
     part: Part | None = None
@@ -126,6 +128,8 @@ def predict_cases(
     paths = tuple(label_path(output, case.id, ending, layout) for case in cases)
     targets = {case.id: path.resolve() for case, path in zip(cases, paths, strict=True)}
     _check_targets(targets.values(), cases, output, layout)
+    if writing.dicom_seg:
+        _check_series([case for case in cases if case.id not in given.faults])
     if writing.keep_done:
         before = predicted_cases(output, work.source)
         cases = tuple(case for case in cases if not _is_done(case, before, targets, writing))
@@ -134,7 +138,7 @@ def predict_cases(
     with failures_told(output):
         output.mkdir(parents=True, exist_ok=True)
     with open_record(output, work.source, writing.part) as record:
-        stages = _stages(work, given.faults, targets, record, writing.keep_probabilities)
+        stages = _stages(work, given.faults, targets, record, writing)
         gather(overlapped(cases, stages, _case_id), cases, "predict", _case_id)
     return Written(paths=paths, kept=len(paths) - len(cases))
 
@@ -144,7 +148,7 @@ def _stages(
     faults: Mapping[str, UserError],
     targets: Targets,
     record: RecordKeeper,
-    keep_probabilities: bool,
+    writing: Writing,
 ) -> Stages:
     def read(case: Case) -> Any:
         if case.id in faults:
@@ -153,16 +157,39 @@ def _stages(
 
     def write(case: Case, prediction: Any) -> None:
         images = image_hash(case)
-        work.write(prediction, targets[case.id], keep_probabilities=keep_probabilities)
+        target = targets[case.id]
+        work.write(prediction, target, keep_probabilities=writing.keep_probabilities)
+        if writing.dicom_seg:
+            _write_dicom_seg(case, target, work.model.description)
         record.add(case.id, images)
 
     return Stages(read=read, compute=work.predict, write=write, alone=work.needs_all_memory)
 
 
+def _check_series(cases: Sequence[Case]) -> None:
+    """Refuse before any work what cannot become DICOM Segmentations."""
+    from segkit.dataset.dicom_seg import check_installed
+
+    check_installed()
+    if others := [case for case in cases if not case.images[0].is_dir()]:
+        what = f"a DICOM Segmentation needs a DICOM series; {others[0].id} is none"
+        raise UserError(what, where=others[0].images[0], fix="leave --dicom-seg out")
+
+
+def _write_dicom_seg(case: Case, labels: Path, description: DatasetDescription) -> None:
+    """Write the label file of a case a second time, for the series it was predicted from."""
+    from segkit.dataset.dicom_seg import write_dicom_seg
+
+    indices = read_label_map(labels, description.labels, description.reader).array
+    write_dicom_seg(labels.with_name(f"{case.id}.dcm"), indices, description.labels, case.images[0])
+
+
 def _is_done(case: Case, before: Mapping[str, str], targets: Targets, writing: Writing) -> bool:
     """Whether a case was predicted before, which is case -> hash of its images."""
     target = targets[case.id]
-    wanted = [target, *([target.with_name(f"{case.id}.npz")] * writing.keep_probabilities)]
+    beside = {".npz": writing.keep_probabilities, ".dcm": writing.dicom_seg}
+    also = (target.with_name(case.id + ending) for ending, asked in beside.items() if asked)
+    wanted = [target, *also]
     made = case.id in before and all(path.exists() for path in wanted)
     return made and before[case.id] == image_hash(case)
 

@@ -85,6 +85,13 @@ class Predict(Common):
         default=False,
         action="store_true",
     )
+    dicom_seg: bool = flag(
+        "--dicom-seg",
+        help="also write CASE.dcm, a DICOM Segmentation; for DICOM series (pip install "
+        "'segkit[dicom]')",
+        default=False,
+        action="store_true",
+    )
     keep_done: bool = flag(
         "--continue",
         help="keep what the same models have predicted from the same images before",

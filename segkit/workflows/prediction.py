@@ -16,6 +16,7 @@ def predict(options: opt.Predict) -> Outcome:
     whole = (options.part_id, options.num_parts) == (0, 1)
     writing = Writing(
         keep_probabilities=options.save_probabilities,
+        dicom_seg=options.dicom_seg,
         keep_done=options.keep_done,
         part=None if whole else (options.part_id, options.num_parts),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from segkit.dataset.image_io.dicom_folders import dicom_files
 from segkit.dataset.image_io.formats import TIFF, io_module
 
 COMPANION_ENDINGS = (".json", ".raw", ".zraw")
@@ -16,8 +17,11 @@ _LONGEST_HEADER = 1 << 16
 def companions(path: Path) -> tuple[Path, ...]:
     """Return the files beside an image file that are a part of it, as far as they are there.
 
-    Of MetaImage they hold the voxels, of TIFF the spacing; other formats have none.
+    Of MetaImage they hold the voxels, of TIFF the spacing; other formats have none. A folder with a
+    DICOM series has its files, which lie in it.
     """
+    if path.is_dir():
+        return tuple(sorted(dicom_files(path)))
     ending = path.suffix.lower()
     if ending in TIFF:
         spacing = io_module("tiff").spacing_file(path)
