@@ -22,6 +22,7 @@ from segkit.inference.engines import Forward
 from segkit.inference.export import logits_to_segmentation, probabilities, save_probabilities
 from segkit.inference.model import Model
 from segkit.inference.predictor import PredictionSettings, predict_logits
+from segkit.inference.previous import GivenSegmentations, Segmentations, segment_for
 from segkit.inference.record import MemberSource, PredictionSource
 from segkit.precision import choose_precision
 from segkit.preprocessing.pipeline import (
@@ -77,6 +78,8 @@ class CasePredictor:
     """Fold -> hash of its checkpoint."""
     checkpoint: str = "final"
     finish: Finish | None = None
+    previous: CasePredictor | Segmentations | None = None
+    """In a cascade: what predicts first, or knows what was predicted."""
     turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     """Whoever holds it uses the networks; an engine may not serve two threads at once."""
 
@@ -89,6 +92,7 @@ class CasePredictor:
             checkpoint=self.checkpoint,
             folds=dict(self.weights),
             made_from=self.model.made_from,
+            previous=self._previous_hash(),
         )
         return PredictionSource(
             members=(member,),
@@ -106,7 +110,19 @@ class CasePredictor:
         """Return the same with another step, mirroring where training did or not at all."""
         axes = self.model.settings.mirror_axes if mirror else ()
         settings = dataclasses.replace(self.settings, step=step, mirror_axes=axes)
-        return dataclasses.replace(self, settings=settings)
+        previous = self.previous
+        if isinstance(previous, CasePredictor):
+            previous = previous.with_settings(step, mirror=mirror)
+        return dataclasses.replace(self, settings=settings, previous=previous)
+
+    def check(self, cases: Sequence[Case]) -> None:
+        """Find out before anything is predicted what may be missing for cases.
+
+        Raises:
+            UserError: segmentations of a previous stage that were to be handed in.
+        """
+        if isinstance(self.previous, GivenSegmentations):
+            self.previous.check(cases)
 
     def read(self, case: Case) -> PreprocessedCase:
         """Read and preprocess the image of a case.
@@ -122,8 +138,13 @@ class CasePredictor:
         Raises:
             UserError: channels that do not fit the model, or values that are not finite.
         """
-        configuration = self.model.settings.configuration
-        return preprocess_case(volume, None, self.model.plan, configuration, case=case)
+        configuration, before = self.model.settings.configuration, self.previous
+        made = preprocess_case(volume, None, self.model.plan, configuration, case=case)
+        if before is None:
+            return made
+        if isinstance(before, CasePredictor):
+            return dataclasses.replace(made, previous=before.prepare(volume, case))
+        return dataclasses.replace(made, previous=before.find(case, made.record))
 
     def needs_all_memory(self, prepared: PreprocessedCase) -> bool:
         """Whether the logits of a case are large beside the memory that is free."""
@@ -141,16 +162,39 @@ class CasePredictor:
         """
         record, invalid = prepared.record, self.forced(prepared.invalid_zyx)
         resampled = None if invalid is None else invalid_when_resampled(invalid, record)
+        image = self._with_previous(prepared)
         with self.turn:
             logits = predict_logits(
                 self.forwards,
-                prepared.image,
+                image,
                 self.model.settings.patch_size,
                 self.settings,
                 self.device,
                 resampled,
             )
         return Prediction(logits=logits, record=record, invalid_zyx=prepared.invalid_zyx)
+
+    def _with_previous(self, prepared: PreprocessedCase) -> np.ndarray:
+        """Append what the previous stage says to the image; that stage may be asked first."""
+        labels = prepared.previous
+        if labels is None:
+            return prepared.image
+        if isinstance(labels, PreprocessedCase):
+            assert isinstance(self.previous, CasePredictor)
+            labels = self.previous.segment_for(self.previous.predict(labels), prepared.record)
+        return np.concatenate([prepared.image, labels.astype(np.float32)])
+
+    def _previous_hash(self) -> str | None:
+        if isinstance(self.previous, CasePredictor):
+            return self.previous.source.hash()
+        return None if self.previous is None else self.previous.hash()
+
+    def segment_for(self, prediction: Prediction, target: CaseRecord) -> np.ndarray:
+        """Decide every voxel on the grid of the next stage; see :func:`.previous.segment_for`."""
+        invalid = self.forced(prediction.invalid_zyx)
+        resampled = None if invalid is None else invalid_when_resampled(invalid, target)
+        schema = self.model.description.labels
+        return segment_for(prediction.logits, prediction.record, target, schema, resampled)
 
     def write(
         self, prediction: Prediction, output: Path, *, keep_probabilities: bool = False

@@ -88,6 +88,11 @@ class EnsemblePredictor:
         members = [member.with_settings(step, mirror=mirror) for member in self.members]
         return dataclasses.replace(self, members=members)
 
+    def check(self, cases: Sequence[Case]) -> None:
+        """Find out what may be missing for cases; see ``CasePredictor.check``."""
+        for member in self.members:
+            member.check(cases)
+
     def read(self, case: Case) -> Prepared:
         """Read and preprocess the image of a case for every model; see ``CasePredictor.read``."""
         return self.prepare(read_image(case.images, self.model.description.reader), case)

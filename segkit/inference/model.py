@@ -15,6 +15,7 @@ from segkit.dataset.label_files import LabelLayout
 from segkit.errors import UserError
 from segkit.files import content_hash, read_artifact, write_artifact, write_json
 from segkit.networks.build import build_network
+from segkit.networks.inputs import input_channels
 from segkit.planning.plan import (
     ConfigurationPlan,
     Plan,
@@ -25,6 +26,8 @@ from segkit.planning.plan import (
 )
 from segkit.structs import read_struct, to_mapping
 
+PREVIOUS_STAGE = "previous_stage"
+"""Folder inside that of a cascade: the model folder of the stage that predicts first."""
 MODEL_VERSION = 5
 """Raise it when plan.json or dataset.json are hashed otherwise: older models are then refused."""
 _OLD_MODEL = (
@@ -62,6 +65,16 @@ class Model:
     def configuration(self) -> ConfigurationPlan:
         """The planned configuration this model was trained with."""
         return self.plan.configuration(self.settings.configuration)
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether another model predicts first."""
+        return self.plan.previous_stage(self.settings.configuration) is not None
+
+    @property
+    def input_channels(self) -> int:
+        """Channels its network takes."""
+        return input_channels(self.plan, self.settings.configuration, self.description.labels)
 
 
 def save_model(
@@ -207,7 +220,7 @@ def _load_network(model: Model, path: Path, device: torch.device) -> nn.Module:
         raise UserError("no such checkpoint", where=path, fix=fix)
     network = build_network(
         model.configuration.network,
-        in_channels=len(model.plan.channel_names),
+        in_channels=model.input_channels,
         out_channels=model.description.labels.num_outputs,
         deep_supervision=False,
     )

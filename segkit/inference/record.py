@@ -36,6 +36,8 @@ class MemberSource:
     """Hash of its plan and dataset.json."""
     share: float = 1.0
     """Weight of its probabilities, relative to those of the others."""
+    previous: str | None = None
+    """In a cascade: hash of what predicts first, or of the segmentations it is handed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

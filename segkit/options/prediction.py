@@ -79,6 +79,13 @@ class Predict(Common):
         type=float,
         metavar="W",
     )
+    previous_stage: Path | None = flag(
+        "--previous-stage",
+        help="folder of segmentations for a cascade to refine, CASE.ext as predictions are written "
+        "(default: the model's own previous stage predicts them)",
+        type=Path,
+        metavar="DIR",
+    )
     save_probabilities: bool = flag(
         "--save-probabilities",
         help="also write CASE.npz with the probabilities",

@@ -36,6 +36,12 @@ class TrainingChoice(Dataset):
     overwrite: bool = flag(
         "--overwrite", help="replace a fold already trained", default=False, action="store_true"
     )
+    previous_model: Path | None = flag(
+        "--previous-model",
+        help="model folder of a cascade's previous stage (default: the one of the same recipe)",
+        type=Path,
+        metavar="MODEL",
+    )
     pretrained: Path | None = flag(
         "--pretrained",
         help="begin with the weights of a trained model: its folder, MODEL/fold_N, or a .pt in it",

@@ -67,6 +67,9 @@ class PreprocessedCase:
     record: CaseRecord
     invalid_zyx: np.ndarray
     """(Z, Y, X) bool in the *stored* grid: voxels without image information."""
+    previous: PreprocessedCase | np.ndarray | None = None
+    """In a cascade: the case as the previous stage takes it, or what that one predicts: label maps
+    on this grid, as ``seg``."""
 
 
 def preprocess_case(

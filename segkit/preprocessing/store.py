@@ -116,16 +116,28 @@ class PreprocessedStore:
         return from_mapping(cls, self._content(case_id).get(key), source=path, path=key)
 
     def _load(self, name: str) -> np.ndarray:
-        path = self.folder / name
-        try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            fix = "delete the file and run 'segkit preprocess' again"
-            raise UserError(f"cannot read the array: {error}", where=path, fix=fix) from None
+        return load_array(self.folder / name, "delete the file and run 'segkit preprocess' again")
 
     def _save(self, name: str, array: np.ndarray) -> None:
-        with atomic_write(self.folder / name) as stream:
-            np.save(stream, array, allow_pickle=False)
+        save_array(self.folder / name, array)
+
+
+def load_array(path: Path, remedy: str) -> np.ndarray:
+    """Open a ``.npy`` file as a read-only memory map.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the array: {error}", where=path, fix=remedy) from None
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a ``.npy`` file, whole or not at all."""
+    with atomic_write(path) as stream:
+        np.save(stream, array, allow_pickle=False)
 
 
 def read_soon(array: np.ndarray, box: Sequence[slice]) -> None:

@@ -13,12 +13,9 @@ import torch
 from segkit.checkpoint import load_checkpoint, save_checkpoint
 from segkit.errors import UserError, listing
 from segkit.files import write_json
-from segkit.precision import choose_precision
 from segkit.runtime import StopRequested, deferred_interrupts, log
 from segkit.structs import to_mapping
 from segkit.training.clock import Clock
-from segkit.training.compiling import wants_compiling, with_compiled
-from segkit.training.determinism import deterministic_algorithms
 from segkit.training.hooks import (
     checkpoint_content,
     checkpointer,
@@ -75,37 +72,24 @@ def train_fold(
         UserError: the folder holds a trained fold, or nothing to resume from; pretrained weights
             that do not fit at all; the loss diverged.
     """
-    _check_folder(folder, run)
-    begun = continued_record(folder, task.recipe, run.budget_seconds) if run.resume else None
-    budget = run.budget_seconds if begun is None else begun.budget_seconds
-    with deterministic_algorithms(task.recipe.deterministic, budget_seconds=budget):
-        record = begun or _begin(task, source, run)
-        settled = replace(task, recipe=record.resolved)
-        parts = build_parts(settled, source, run.device)
-        state = _restored(parts, folder, run) if run.resume else _fresh(parts, task, folder, run)
-        write_json(folder / "recipe.json", to_mapping(record))
-        if record.resolved.compile == "on":
-            parts = with_compiled(parts, settled.input_shape)
-        _train(parts, record, state, folder, started=run.started, draw=draw)
+    check_folder(folder, run)
+    if run.resume:
+        record = continued_record(folder, task.recipe, run.budget_seconds)
+    else:
+        record = _begin(task, source, run)
+    parts = build_parts(replace(task, recipe=record.resolved), source, run.device)
+    state = TrainingState()
+    if run.resume:
+        state = restore(parts, load_checkpoint(folder / "last.pt", device=run.device))
+        log.info("going on after epoch %d (%d steps)", state.epoch, state.iteration)
+    else:
+        if run.pretrained is not None:
+            for line in initialize_from(parts.network, run.pretrained, task):
+                log.info("%s", line)
+        _clear(folder)
+    write_json(folder / "recipe.json", to_mapping(record))
+    _train(parts, record, state, folder, started=run.started, draw=draw)
     return state
-
-
-def _restored(parts: TrainingParts, folder: Path, run: RunSettings) -> TrainingState:
-    """Load what a session before has saved."""
-    state = restore(parts, load_checkpoint(folder / "last.pt", device=run.device))
-    log.info("going on after epoch %d (%d steps)", state.epoch, state.iteration)
-    return state
-
-
-def _fresh(
-    parts: TrainingParts, task: TrainingTask, folder: Path, run: RunSettings
-) -> TrainingState:
-    """Begin, with other weights where there are any, and clear what was there."""
-    if run.pretrained is not None:
-        for line in initialize_from(parts.network, run.pretrained, task):
-            log.info("%s", line)
-    _clear(folder)
-    return TrainingState()
 
 
 def _train(
@@ -119,7 +103,7 @@ def _train(
 ) -> None:
     schedule = record.resolved.schedule
     clock = Clock(
-        total_iterations=schedule.steps,
+        total_iterations=schedule.epochs * schedule.iterations_per_epoch,
         budget_seconds=record.budget_seconds,
         started=started,
         spent=state.seconds,
@@ -151,7 +135,12 @@ def _train(
         check_interrupts()
 
 
-def _check_folder(folder: Path, run: RunSettings) -> None:
+def check_folder(folder: Path, run: RunSettings) -> None:
+    """Refuse to train over what is there, or to go on from nothing.
+
+    Raises:
+        UserError: the folder holds a trained fold, or nothing to resume from.
+    """
     present = sorted(folder.glob("*.pt"))
     if run.resume and not (folder / "last.pt").exists():
         fix = "leave --resume out to start, or check the configuration, fold and recipe"
@@ -169,13 +158,11 @@ def _begin(task: TrainingTask, source: PatchSource, run: RunSettings) -> RunReco
     if run.budget_seconds is not None:
         left = run.budget_seconds - (time.monotonic() - run.started)
     _tell_what_is_settled(task)
-    precision = choose_precision(task.recipe.precision, run.device).name
-    settled = replace(task, recipe=replace(task.settled_recipe, precision=precision))
-    recipe = with_pace(settled, source, run.device, left).recipe
-    compiled = wants_compiling(recipe.compile, run.device, recipe.schedule.steps, left)
+    settled = replace(task, recipe=task.settled_recipe)
+    paced = with_pace(settled, source, run.device, left)
     return RunRecord(
         requested=task.recipe,
-        resolved=replace(recipe, compile="on" if compiled else "off"),
+        resolved=paced.recipe,
         budget_seconds=run.budget_seconds,
         pretrained=None if run.pretrained is None else run.pretrained.origin,
     )

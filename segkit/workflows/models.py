@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +15,16 @@ from segkit.errors import UsageError, UserError
 from segkit.inference.case import CasePredictor
 from segkit.inference.engines import start_engine, trial_input
 from segkit.inference.ensemble import EnsemblePredictor
-from segkit.inference.model import load_model, load_networks, trained_folds
+from segkit.inference.model import Model, load_model, load_networks, trained_folds
 from segkit.inference.partners import check_partners
 from segkit.inference.predictor import PredictionSettings
+from segkit.inference.previous import (
+    GivenSegmentations,
+    Segmentations,
+    load_previous,
+    previous_folds,
+    with_class_channels,
+)
 from segkit.precision import PrecisionName, choose_precision
 from segkit.runtime import log, prepare_torch
 from segkit.workflows.common import open_workspace
@@ -38,6 +45,9 @@ class Loading:
     """``final``, ``best`` or ``last``."""
     precision: PrecisionName = "auto"
     engine: str = "torch"
+    previous_stage: Path | Segmentations | None = None
+    """Where a cascade finds the segmentations it refines; None: the stage that it carries makes
+    them."""
 
 
 def load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
@@ -49,10 +59,15 @@ def load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
 
     Raises:
         UserError: no such model, fold or checkpoint, an engine that does not run it, or models
-            that do not predict the same from the same channels.
+            that do not predict the same from the same channels; a previous stage that is missing,
+            or given where there is no cascade.
     """
     prepare_torch()
     members = [_load_model(folder, loading) for folder in folders]
+    if loading.previous_stage is not None and not any(each.model.is_cascade for each in members):
+        what = f"{members[0].model.settings.configuration} has no previous stage"
+        fix = "leave it out, or give the model of a cascade"
+        raise UserError(what, where="--previous-stage", fix=fix)
     if len(members) == 1:
         return members[0]
     check_partners([member.model for member in members])
@@ -61,18 +76,42 @@ def load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
 
 def _load_model(folder: Path, loading: Loading) -> CasePredictor:
     model = load_model(folder)
+    if not model.is_cascade:
+        return _start(model, loading)
+    # Before its own networks are loaded, for it may be missing.
+    previous = _previous_stage(model, loading)
+    work = _start(model, loading)
+    forwards = [with_class_channels(forward, model) for forward in work.forwards]
+    return replace(work, forwards=forwards, previous=previous)
+
+
+def _previous_stage(model: Model, loading: Loading) -> CasePredictor | Segmentations:
+    """Load what predicts first in a cascade, or find what did."""
+    given = loading.previous_stage
+    if isinstance(given, Path):
+        return GivenSegmentations(folder=given, model=model)
+    if given is not None:
+        return given
+    first = load_previous(model)
+    folds = previous_folds(model, loading.folds)
+    return _start(first, replace(loading, folds=tuple(folds), checkpoint="final"))
+
+
+def _start(model: Model, loading: Loading) -> CasePredictor:
+    """Load the weights of a model and start its networks in their engine."""
     checkpoint, engine = loading.checkpoint, loading.engine
-    channels, patch_size = len(model.plan.channel_names), model.settings.patch_size
-    trial = trial_input(model.configuration.network, channels, patch_size)
+    patch_size = model.settings.patch_size
+    trial = trial_input(model.configuration.network, model.input_channels, patch_size)
     precision = choose_precision(loading.precision, loading.device)
-    folds = loading.folds or tuple(trained_folds(folder, checkpoint))
+    folds = loading.folds or tuple(trained_folds(model.folder, checkpoint))
     networks = load_networks(model, folds, checkpoint=checkpoint, device=loading.device)
+    files = {fold: model.folder / f"fold_{fold}" / f"{checkpoint}.pt" for fold in folds}
     return CasePredictor(
         model=model,
         forwards=[start_engine(engine, network, trial, precision) for network in networks],
         settings=PredictionSettings(precision=loading.precision, engine=engine),
         device=loading.device,
-        weights={f: checkpoint_hash(folder / f"fold_{f}" / f"{checkpoint}.pt") for f in folds},
+        weights={fold: checkpoint_hash(path) for fold, path in files.items()},
         checkpoint=checkpoint,
     )
 

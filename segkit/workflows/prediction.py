@@ -5,10 +5,9 @@ from __future__ import annotations
 from segkit import options as opt
 from segkit.inference.files import Writing, check_output_folder, look_for_images, predict_cases
 from segkit.inference.partners import check_shares
-from segkit.runtime import log
+from segkit.runtime import log, resolve_device
 from segkit.workflows.common import Outcome
-from segkit.workflows.models import chosen_folders, describe_work
-from segkit.workflows.predictor import Predictor
+from segkit.workflows.models import Loading, chosen_folders, describe_work, load_models
 
 
 def predict(options: opt.Predict) -> Outcome:
@@ -23,18 +22,20 @@ def predict(options: opt.Predict) -> Outcome:
     check_output_folder(options.output)
     folders = chosen_folders(options)
     shares = check_shares(options.weights, len(folders))
-    predictor = Predictor.from_folder(
-        dict(zip(folders, shares, strict=True)),
+    loading = Loading(
+        device=resolve_device(options.device),
         folds=options.folds,
         checkpoint=options.checkpoint,
-        device=options.device,
         precision=options.precision,
         engine=options.engine,
+        previous_stage=options.previous_stage,
     )
-    work = predictor.work.with_settings(options.step, mirror=not options.no_tta)
+    loaded = load_models(dict(zip(folders, shares, strict=True)), loading)
+    work = loaded.with_settings(options.step, mirror=not options.no_tta)
     for line in describe_work(work):
         log.info("%s", line)
     given = look_for_images(options.inputs, work.model.description)
+    work.check([case for case in given.cases if case.id not in given.faults])
     written = predict_cases(work, given, options.output, writing)
     kept = f" ({written.kept} of them before)" if written.kept else ""
     return Outcome(text=f"predicted {len(written.paths)} case(s){kept}, in {options.output}")

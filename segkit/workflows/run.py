@@ -9,6 +9,7 @@ from typing import Any
 
 from segkit import options as opt
 from segkit.dataset.cases import Case
+from segkit.errors import UsageError
 from segkit.planning.plan import Plan
 from segkit.planning.planner import explain
 from segkit.runtime import log
@@ -27,6 +28,7 @@ from segkit.workflows.training import (
     validate_fold,
     validation_cases,
     validation_folder,
+    with_previous_stage,
 )
 from segkit.workflows.validation import validate
 
@@ -45,18 +47,34 @@ def run(options: opt.Run) -> Outcome:
     log.info("%s", "\n".join(explain(_planned(options, common))))
     dataset, made = open_planned(options)
     configuration = options.configuration or _best_planned(made)
-    only = opt.Preprocess(**common, planner=options.planner, configurations=(configuration,))
+    before = made.previous_stage(configuration) if options.previous_model is None else None
+    stages = (configuration,) if before is None else (before, configuration)
+    if before is not None and options.pretrained is not None:
+        what = f"weights to begin with fit {before} or {configuration}, not both"
+        fix = "train the stages one after the other, with segkit train and --pretrained for one"
+        raise UsageError(what, where="--pretrained", fix=fix)
+    only = opt.Preprocess(**common, planner=options.planner, configurations=stages)
     log.info("%s", preprocess(only).text)
-    folds = options.folds or tuple(str(i) for i in range(len(open_splits(dataset))))
+    every = tuple(str(i) for i in range(len(open_splits(dataset))))
+    folds = options.folds or every
+    if before is not None:
+        # A cascade learns from all folds of its previous stage, whichever of its own are trained.
+        first = ("all",) * ("all" in folds) + every * (set(folds) != {"all"})
+        log.info("%s", _run_folds(dataset, made, replace(options, folds=first), before))
+    return Outcome(text=_run_folds(dataset, made, replace(options, folds=folds), configuration))
+
+
+def _run_folds(dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str) -> str:
+    """Train and validate folds; returns the table of all their cases together."""
     predicted: dict[str, tuple[Case, Path]] = {}
-    for fold in folds:
+    for fold in options.folds:
         for case, folder in _run_fold(dataset, made, options, configuration, fold):
             predicted[case.id] = case, folder
     model = folder.parent.parent
     pairs = list(predicted.values())
     table = evaluate_cases(dataset.description, pairs, model / "crossval", jobs=options.jobs)
-    title = f"cross-validation over {len(pairs)} cases, each predicted by the fold without it"
-    return Outcome(text=f"{title}\n{table}")
+    title = f"{configuration}: cross-validation over {len(pairs)} cases"
+    return f"{title}, each predicted by the fold without it\n{table}"
 
 
 def _planned(options: opt.Run, common: dict[str, Any]) -> Plan:
@@ -77,16 +95,20 @@ def _run_fold(
     dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str, fold: str
 ) -> list[tuple[Case, Path]]:
     """Train a fold that is not trained yet and validate it; says where its cases are predicted."""
-    now = replace(options, started=time.monotonic())
-    task = make_task(dataset, made, now, configuration, fold)
+    task = make_task(dataset, made, options, configuration, fold)
     folder = model_folder(dataset, task)
     if (folder / f"fold_{fold}" / "final.pt").exists() and not options.overwrite:
-        log.info("fold %s is trained already; kept (--overwrite trains it anew)", fold)
+        text = "%s fold %s is trained already; kept (--overwrite trains it anew)"
+        log.info(text, configuration, fold)
     else:
         resume = (folder / f"fold_{fold}" / "last.pt").exists() and not options.overwrite
         if resume:
             task = continued_task(dataset, task, options)
-        log.info("fold %s: training on %d cases", fold, len(task.split.train))
+        replaced = options.folds if options.overwrite else ()
+        task = with_previous_stage(dataset, task, options, replaced=replaced)
+        log.info("%s fold %s: training on %d cases", configuration, fold, len(task.split.train))
+        # A time budget is for the fold alone.
+        now = replace(options, started=time.monotonic())
         log.info("%s", train_task(dataset, task, now, resume=resume))
     log.info("%s", validate_fold(dataset, task, options))
     output = validation_folder(folder, fold)

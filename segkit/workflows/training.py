@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +13,22 @@ from segkit.dataset.cases import Case
 from segkit.dataset.label_files import LabelLayout, label_layout
 from segkit.dataset.splits import Split, load_or_make_splits, split_for_fold
 from segkit.errors import UsageError
+from segkit.inference.files import ImagesGiven, predict_cases
 from segkit.inference.model import ModelSettings, save_model
 from segkit.planning.fingerprint import load_fingerprint
 from segkit.planning.frequencies import target_frequencies, unannotated_cases
 from segkit.planning.plan import Plan
 from segkit.preprocessing.dataset import open_fresh
+from segkit.preprocessing.store import PreprocessedStore
 from segkit.report.progress_png import draw_progress
 from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.training.record import read_record
-from segkit.training.run import RunSettings, train_fold
+from segkit.training.run import RunSettings, check_folder, train_fold
 from segkit.training.setup import Fold, TrainingTask
+from segkit.workflows.cascade import carry, find_source, predictions, previous_stage
 from segkit.workflows.common import OpenDataset, Outcome, open_planned
 from segkit.workflows.evaluation import evaluate_cases
-from segkit.workflows.predictor import Predictor
+from segkit.workflows.models import Loading, load_models
 from segkit.workflows.pretrained import read_pretrained
 
 
@@ -103,18 +107,12 @@ def train_task(
 ) -> str:
     """Train one fold into its model folder; returns one line on how it went."""
     device = resolve_device(options.device)
-    stored = task.plan.stored_as(task.configuration)
-    preprocessed = dataset.workspace.preprocessed(task.plan.name, stored)
-    store = open_fresh(
-        preprocessed, dataset.description, dataset.cases, task.plan, task.configuration
-    )
+    store = open_store(dataset, task)
     folder = model_folder(dataset, task)
     begin_with = None
     if options.pretrained is not None and not resume:
         name = dataset.description.name
         begin_with = read_pretrained(options.pretrained, str(task.fold), name)
-    prepare_torch()
-    _save_model(folder, dataset, task, replacing=options.overwrite)
     run = RunSettings(
         device=device,
         started=time.monotonic() if options.started is None else options.started,
@@ -124,19 +122,75 @@ def train_task(
         pretrained=begin_with,
     )
     fold_folder = folder / f"fold_{task.fold}"
+    check_folder(fold_folder, run)
+    prepare_torch()
+    if task.previous is None:
+        replaced = (str(task.fold),) if options.overwrite else ()
+        task = with_previous_stage(dataset, task, options, replaced=replaced)
+    _save_model(folder, dataset, task, replacing=options.overwrite)
     state = train_fold(task, store, fold_folder, run, draw=draw_progress)
     return f"trained {state.epoch} epochs ({state.iteration} steps): {fold_folder / 'final.pt'}"
+
+
+def open_store(dataset: OpenDataset, task: TrainingTask) -> PreprocessedStore:
+    """Open the preprocessed cases of a task.
+
+    Raises:
+        UserError: some are missing or stale.
+    """
+    stored = task.plan.stored_as(task.configuration)
+    folder = dataset.workspace.preprocessed(task.plan.name, stored)
+    return open_fresh(folder, dataset.description, dataset.cases, task.plan, task.configuration)
+
+
+def with_previous_stage(
+    dataset: OpenDataset,
+    task: TrainingTask,
+    options: opt.TrainingChoice,
+    *,
+    replaced: Collection[str],
+) -> TrainingTask:
+    """Let a fold of a cascade learn from what its previous stage predicts; others stay as they are.
+
+    Args:
+        dataset: The data set.
+        task: To train the fold.
+        options: Name the previous stage's model, where it is not the usual one.
+        replaced: Folds of the cascade that are trained anew, and need not fit to what was before.
+
+    Raises:
+        UserError: the previous stage is not trained, or is another one than other folds learned
+            from.
+    """
+    folder = model_folder(dataset, task)
+    before = previous_stage(task, folder, open_splits(dataset))
+    if before is None:
+        return task
+    source = find_source(before, dataset, task, options)
+    # Refuses other folds that do not fit, before anything changes.
+    _save_model(folder, dataset, task, replacing=options.overwrite)
+    carry(before, source, replaced=replaced)
+    predicted = predictions(before, dataset, task, open_store(dataset, task), options.device)
+    return replace(task, previous=predicted.labels)
 
 
 def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice) -> str:
     """Predict and evaluate the validation cases of a fold; returns the table."""
     folder = model_folder(dataset, task)
-    predictor = Predictor.from_folder(
-        folder, folds=task.fold, device=options.device, precision=task.recipe.precision
+    before = previous_stage(task, folder, open_splits(dataset))
+    found = None
+    if before is not None:
+        found = predictions(before, dataset, task, open_store(dataset, task), options.device)
+    loading = Loading(
+        device=resolve_device(options.device),
+        folds=(str(task.fold),),
+        precision=task.recipe.precision,
+        previous_stage=found,
     )
+    work = load_models({folder: 1.0}, loading).with_settings(0.5, mirror=True)
     output = validation_folder(folder, str(task.fold))
     cases = validation_cases(dataset, task)
-    predictor.predict_cases(cases, output)
+    predict_cases(work, ImagesGiven(cases=tuple(cases)), output)
     pairs = [(case, output) for case in cases]
     return evaluate_cases(dataset.description, pairs, output, jobs=options.jobs)
 
