@@ -1,24 +1,5 @@
-import pytest
-
 from segkit.planning.memory import feature_map_elements, features_per_stage
-from segkit.planning.patch import network_of
 from segkit.planning.plan import NetworkPlan
-from segkit.planning.presets import PLANNERS
-from segkit.planning.topology import plan_topology
-
-
-@pytest.mark.parametrize(
-    ("planner", "patch", "expected"),
-    [
-        ("default", (128, 128, 128), 452_796_416),
-        ("default", (512, 512), 82_886_656),
-        ("resenc_m", (128, 128, 128), 557_420_544),
-        ("resenc_m", (512, 512), 129_703_936),
-    ],
-)
-def test_reference_networks(planner, patch, expected):
-    network = network_of(plan_topology((1.0,) * len(patch), patch), PLANNERS[planner])
-    assert feature_map_elements(network, patch, heads=3) == expected
 
 
 def small(kind, features, strides, convs):

@@ -26,30 +26,6 @@ from segkit.planning.plan import (
 )
 from segkit.planning.planner import explain, make_plan
 
-# nnU-Net 2.8.1's own plans for constant data sets.
-GOLDEN = [
-    (HIPPOCAMPUS, "default", 3, "3d_fullres", (40, 56, 40), 9),
-    (HIPPOCAMPUS, "default", 3, "2d", (56, 40), 366),
-    (LIVER, "default", 3, "3d_fullres", (128, 128, 128), 2),
-    (LIVER, "default", 3, "2d", (512, 512), 12),
-    (LIVER, "resenc_l", 3, "3d_fullres", (160, 224, 192), 2),
-    (LIVER, "resenc_l", 3, "2d", (512, 512), 35),
-    (LIVER, "resenc_xl", 3, "3d_fullres", (192, 256, 256), 2),
-    (PROSTATE, "default", 3, "3d_fullres", (20, 320, 256), 2),
-    (PROSTATE, "resenc_m", 3, "3d_fullres", (20, 256, 256), 2),
-    (BRATS, "default", 4, "3d_fullres", (128, 160, 112), 2),
-    (BRATS, "resenc_l", 4, "3d_fullres", (160, 192, 160), 3),
-    (RGB, "default", 2, "2d", (1280, 1024), 2),
-    (RGB, "resenc_m", 2, "2d", (512, 512), 13),
-]
-
-
-@pytest.mark.parametrize(("fingerprint", "planner", "labels", "name", "patch", "batch"), GOLDEN)
-def test_golden_patch_and_batch(fingerprint, planner, labels, name, patch, batch):
-    configuration = planned(fingerprint, planner, labels).configuration(name)
-    assert configuration.patch_size == patch
-    assert configuration.batch_size == batch
-
 
 def test_liver_in_full():
     plan = planned(LIVER)
