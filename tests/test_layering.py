@@ -18,6 +18,7 @@ LAYERS = [
     {"training"},
     {"inference"},
     {"evaluation"},
+    {"interop"},
     {"report"},
     {"workflows"},
     {"cli", "__main__"},

@@ -13,7 +13,7 @@ BLACK_TOLERANCE = 1e-4
 it black is not always empty, and prediction is not forced to background there."""
 
 
-def nonzero_mask(image_czyx: np.ndarray) -> np.ndarray:
+def nonzero_mask(image_czyx: np.ndarray, *, fill_planes: bool = True) -> np.ndarray:
     """Mark the voxels that carry information: any channel differs from zero, holes filled.
 
     Holes are filled in three dimensions; a plane (an axis of length 1) is filled in two, as every
@@ -22,6 +22,7 @@ def nonzero_mask(image_czyx: np.ndarray) -> np.ndarray:
 
     Args:
         image_czyx: (C, Z, Y, X), any numeric type.
+        fill_planes: False leaves the holes of planes empty, as nnU-Net does.
 
     Returns:
         (Z, Y, X) bool; all false for an image that is zero everywhere.
@@ -29,7 +30,7 @@ def nonzero_mask(image_czyx: np.ndarray) -> np.ndarray:
     mask = np.asarray(image_czyx[0] != 0)
     for channel in image_czyx[1:]:
         np.logical_or(mask, channel != 0, out=mask)
-    if mask.all():
+    if mask.all() or (1 in mask.shape and not fill_planes):
         return mask
     # Whatever is zero outside the bounding box is connected to the border: no hole is lost.
     inner = mask[box_slices(bounding_box(mask))]

@@ -5,6 +5,7 @@ A field is a flag: its metadata is what ``argparse`` is told. Nothing heavy is i
 
 from segkit.options.common import Common, Dataset, duration, fold
 from segkit.options.data import Convert, Plan, PlanAndPreprocess, Preprocess, Validate
+from segkit.options.interop import ImportNnunet
 from segkit.options.machine import Doctor
 from segkit.options.prediction import Ensemble, Evaluate, Predict
 from segkit.options.training import Demo, Run, Train, TrainingChoice
@@ -17,6 +18,7 @@ __all__ = [
     "Doctor",
     "Ensemble",
     "Evaluate",
+    "ImportNnunet",
     "Plan",
     "PlanAndPreprocess",
     "Predict",

@@ -25,6 +25,7 @@ Resampling = Literal["cubic", "linear", "cubic_all_axes", "linear_all_axes", "no
 nearest neighbour along an axis much coarser than the others or without it; or not at all."""
 Side = Literal["source", "target"]
 """Of a plan that is taken from one dataset to another."""
+VoxelRules = Literal["segkit", "nnunet"]
 Axes = tuple[int, ...]
 
 
@@ -129,6 +130,9 @@ class Plan:
     """One a channel."""
     force_invalid_to_background: bool = True
     """False where labels lie on all-zero voxels, so that black is not always empty."""
+    voxel_rules: VoxelRules = "segkit"
+    """``nnunet`` in plans that come from there: empty voxels enter a case's mean and range, and the
+    holes of planes stay empty."""
     left_out: tuple[str, ...] = ()
     """Overlapping structures that are neither trained nor predicted: too few cases have them."""
     configurations: dict[str, ConfigurationPlan] = field(default_factory=dict)
@@ -199,6 +203,7 @@ class Plan:
             [
                 self.transpose_forward,
                 self.orientation,
+                self.voxel_rules,
                 [to_mapping(channel) for channel in self.intensities],
                 chosen.ndim,
                 chosen.spacing_mm if resampled else None,

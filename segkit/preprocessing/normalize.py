@@ -1,6 +1,7 @@
 """Intensity normalisation, one scheme a channel (nnU-Net's; Isensee et al., Nature Methods 2021).
 
-Invalid voxels carry no information: they enter no mean, no deviation, no minimum and no maximum.
+Invalid voxels carry no information: but for plans that follow nnU-Net, they enter no mean, no
+deviation, no minimum and no maximum.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _EPS = 1e-8
 
 def normalize(
     image_czyx: np.ndarray,
-    valid_zyx: np.ndarray,
+    counted_zyx: Sequence[np.ndarray],
     schemes: Sequence[Normalization],
     intensities: Sequence[IntensityStatistics],
     source: object = None,
@@ -26,8 +27,8 @@ def normalize(
 
     Args:
         image_czyx: (C, Z, Y, X); left as it is.
-        valid_zyx: (Z, Y, X) bool, the voxels that carry information. Where none does, an image
-            comes out as if its mean were 0 and its deviation 1.
+        counted_zyx: For every channel (Z, Y, X) bool, the voxels whose statistics count. Where
+            none does, a channel comes out as if its mean were 0 and its deviation 1.
         schemes: One a channel.
         intensities: The training cases' statistics of every channel (used by ``ct``).
         source: File or case, for the message.
@@ -39,10 +40,11 @@ def normalize(
         UserError: an ``rgb_to_0_1`` channel has values outside 0..255.
     """
     result = np.array(image_czyx, dtype=np.float32, order="C")
-    for channel, scheme, statistics in zip(result, schemes, intensities, strict=True):
+    channels = zip(result, counted_zyx, schemes, intensities, strict=True)
+    for channel, counted, scheme, statistics in channels:
         if scheme == "rgb_to_0_1":
             _check_colours(channel, source)
-        _SCHEMES[scheme](channel, valid_zyx, statistics)
+        _SCHEMES[scheme](channel, counted, statistics)
     return result
 
 
@@ -53,8 +55,7 @@ def clear_outside(
 
     Args:
         image_czyx: (C, Z, Y, X).
-        mask_zyx: (Z, Y, X) bool, where the image holds something. Labels have no say in it: an
-            image looks the same in training and in prediction, where there are none.
+        mask_zyx: (Z, Y, X) bool, where the image holds something.
         inside_mask: One a channel.
     """
     for channel, inside in zip(image_czyx, inside_mask, strict=True):

@@ -92,7 +92,7 @@ def preprocess_case(
             across slices.
         case: For the record and messages.
         ignore_index: Index of ignored voxels; where the image is empty, they are not taken for
-            labelled.
+            labelled (by nnU-Net's rules they are).
 
     Raises:
         UserError: channels, labels and plan do not fit together, or the image is not finite.
@@ -101,7 +101,7 @@ def preprocess_case(
     files = tuple(path.name for path in case.images) if case else ()
     source = ", ".join(files) or None
     _check(volume, labels, len(chosen.normalization), source)
-    mask_stored = nonzero_mask(volume.array)
+    mask_stored = nonzero_mask(volume.array, fill_planes=plan.voxel_rules == "segkit")
     mask, spacing_mm = _planned(volume, mask_stored[None], plan)
     record = _record(volume, mask[0], spacing_mm, plan, chosen)
     record = dataclasses.replace(record, case=case.id if case else "", files=files)
@@ -110,11 +110,11 @@ def preprocess_case(
     valid, seg = mask[index], None
     if labels is not None:
         seg = _planned(volume, labels, plan)[0][index]
-        valid = valid | ((seg > BACKGROUND) & (seg != ignore_index)).any(axis=0)
+        unknown = None if plan.voxel_rules == "nnunet" else ignore_index
+        valid = valid | ((seg > BACKGROUND) & (seg != unknown)).any(axis=0)
         seg = resample_segmentation(mark_invalid(seg, valid), *grids, record.keeps_axis_apart)
     image = _planned(volume, volume.array, plan)[0][index]
-    image = normalize(image, valid[0], chosen.normalization, plan.intensities, source)
-    clear_outside(image, mask[index][0], chosen.normalize_inside_mask)
+    image = _normalized(image, mask[index][0], valid[0], plan, chosen, source)
     image = resample_image(
         image, *grids, chosen.interpolation_order, keep_apart=record.keeps_axis_apart
     )
@@ -144,6 +144,30 @@ def _record(
         spacing_resampled_mm=new_spacing_mm,
         keeps_axis_apart=configuration.keeps_axis_apart,
     )
+
+
+def _normalized(
+    image: np.ndarray,
+    mask: np.ndarray,
+    valid: np.ndarray,
+    plan: Plan,
+    configuration: ConfigurationPlan,
+    source: object,
+) -> np.ndarray:
+    """Normalise (C, Z, Y, X); ``mask`` is where the image holds something, ``valid`` adds labels.
+
+    By segkit's rules every statistic is over valid voxels, and labels have no say in what is
+    cleared: an image looks the same in training and in prediction, where there are none. By
+    nnU-Net's rules statistics are over valid voxels only where the others are cleared.
+    """
+    inside = configuration.normalize_inside_mask
+    counted, kept = [valid] * len(inside), mask
+    if plan.voxel_rules == "nnunet":
+        everything = np.ones_like(valid)
+        counted, kept = [valid if masked else everything for masked in inside], valid
+    image = normalize(image, counted, configuration.normalization, plan.intensities, source)
+    clear_outside(image, kept, inside)
+    return image
 
 
 def mark_invalid(labels: np.ndarray, valid: np.ndarray) -> np.ndarray:

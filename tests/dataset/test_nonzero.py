@@ -34,6 +34,7 @@ def test_a_closed_hole_is_filled_and_an_open_one_is_not():
 def test_a_plane_is_filled_in_two_dimensions(axis):
     image = np.expand_dims(hollow_cube()[:, 3], axis)
     assert nonzero_mask(image).sum() == 25
+    assert nonzero_mask(image, fill_planes=False).sum() == 25 - 9
 
 
 def test_one_filled_slice_among_empty_ones_is_no_plane():

@@ -13,7 +13,7 @@ STATISTICS = IntensityStatistics(
 def run(values, valid, scheme, *, inside=False, statistics=STATISTICS):
     image = np.array(values, np.float32).reshape(1, 1, 1, -1)
     mask = np.array(valid, bool).reshape(1, 1, -1)
-    result = normalize(image, mask, [scheme], [statistics])
+    result = normalize(image, [mask], [scheme], [statistics])
     clear_outside(result, mask, [inside])
     assert result.dtype == np.float32
     return result.ravel()
@@ -70,7 +70,7 @@ def test_channels_have_their_own_scheme_and_the_input_is_left_alone():
     image = np.arange(8, dtype=np.float64).reshape(2, 1, 2, 2)
     before = image.copy()
     valid = np.ones((1, 2, 2), bool)
-    result = normalize(image, valid, ["none", "zscore"], [STATISTICS] * 2)
+    result = normalize(image, [valid] * 2, ["none", "zscore"], [STATISTICS] * 2)
     np.testing.assert_array_equal(image, before)
     np.testing.assert_array_equal(result[0], image[0])
     assert abs(result[1].mean()) < 1e-6

@@ -115,6 +115,38 @@ def test_labels_on_black_change_statistics_but_show_nothing():
     assert training.image[0, 1, 1, 1] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_nnunets_rules_count_black_unless_it_is_masked(inside):
+    volume = make_volume()
+    volume.array[0, 2, 2, 2:5] = 0
+    labels = np.zeros((1, 6, 7, 8), np.int16)
+    labels[0, 2, 2, 2:4] = 1, 2  # 2 is ignored: to nnU-Net a label like any other
+    plan = make_plan((1.0, 1.0, 1.0), schemes=("zscore",), inside=inside)
+    plan = dataclasses.replace(plan, voxel_rules="nnunet")
+    training = preprocess_case(volume, labels, plan, "it", ignore_index=2)
+    prediction = preprocess_case(volume, None, plan, "it")
+    assert training.seg is not None
+    assert training.seg[0, 0, 0].tolist() == [1, 2, -1, 0]
+    box = volume.array[0, 2:4, 2:5, 2:6]
+    for case, black in ((training, 2), (prediction, 0)):
+        counted = np.append(box[box != 0], np.zeros(black)) if inside else box
+        expected = (box - counted.mean()) / counted.std()
+        if inside:
+            expected[0, 0, black:3] = 0
+        np.testing.assert_allclose(case.image[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nnunets_rules_leave_the_holes_of_planes_empty():
+    volume = make_volume((1, 7, 8))
+    volume.array[0, 0, 3, 4] = 0
+    plan = make_plan((1.0, 1.0))
+    for rules, holes in (("segkit", 0), ("nnunet", 1)):
+        changed = dataclasses.replace(plan, voxel_rules=rules)
+        case = preprocess_case(volume, np.zeros((1, 1, 7, 8), np.int16), changed, "it")
+        assert case.seg is not None
+        assert (case.seg == -1).sum() == holes
+
+
 def test_prediction_has_no_segmentation():
     assert preprocess_case(make_volume(), None, make_plan((1.0, 1.0, 1.0)), "it").seg is None
 

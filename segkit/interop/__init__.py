@@ -1,0 +1,1 @@
+"""Other programs' models and files, turned into segkit's and back."""

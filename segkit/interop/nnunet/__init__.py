@@ -1,0 +1,1 @@
+"""nnU-Net v2: its plans, dataset.json, checkpoints and results folders."""

@@ -1,0 +1,207 @@
+"""nnU-Net's ``architecture`` to a network plan, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segkit.errors import UserError
+from segkit.interop.nnunet.plans import Architecture, AxesPerStage, PerStage
+from segkit.networks.blocks import LEAKY_SLOPE
+from segkit.planning.plan import Axes, NetworkPlan
+from segkit.structs import from_mapping
+
+Kind = Literal["plain", "residual_encoder"]
+
+KINDS: dict[str, tuple[Kind, str]] = {
+    "PlainConvUNet": ("plain", "n_conv_per_stage"),
+    "ResidualEncoderUNet": ("residual_encoder", "n_blocks_per_stage"),
+}
+"""nnU-Net's class -> our kind, and its name for the convolutions (blocks) of the encoder."""
+_MODULES = (
+    "dynamic_network_architectures.architectures.unet",
+    "dynamic_network_architectures.architectures.residual_unet",
+)
+_NORM_EPS = 1e-5
+_RESTORE = "restore the plans.json that was trained with"
+_MOST_STAGES, _MOST_FEATURES, _MOST_CONVS, _MOST_AXIS = 32, 1 << 16, 100, 64
+"""No network is larger; what asks for more is damaged, and would only fill the memory."""
+_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "block": (None, "dynamic_network_architectures.building_blocks.residual.BasicBlockD"),
+    "bottleneck_channels": (None,),
+    "squeeze_excitation": (False,),
+    "stochastic_depth_p": (0, 0.0),
+    "nonlin_first": (False,),
+    "pool": ("conv",),
+}
+"""Arguments of nnU-Net's networks that segkit's lack -> values that do nothing."""
+_NEVER_READ = ("deep_supervision", "squeeze_excitation_reduction_ratio")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Arguments:
+    """Of PlainConvUNet and ResidualEncoderUNet."""
+
+    features_per_stage: PerStage
+    conv_op: str
+    kernel_sizes: AxesPerStage
+    strides: AxesPerStage
+    n_conv_per_stage_decoder: PerStage
+    n_stages: int
+    n_conv_per_stage: PerStage = 0
+    n_blocks_per_stage: PerStage = 0
+    conv_bias: bool = False
+    norm_op: str | None = None
+    norm_op_kwargs: dict[str, Any] | None = None
+    dropout_op: str | None = None
+    dropout_op_kwargs: dict[str, Any] | None = None
+    nonlin: str | None = None
+    nonlin_kwargs: dict[str, Any] | None = None
+    stem_channels: int | None = None
+
+
+def network_plan(architecture: Architecture, where: str) -> NetworkPlan:
+    """Turn an architecture into a plan of the same network.
+
+    Args:
+        architecture: Of the plans.
+        where: Names it in messages.
+
+    Raises:
+        UserError: a network, an argument or a value that segkit does not have.
+    """
+    module, _, name = architecture.network_class_name.rpartition(".")
+    if name not in KINDS or module not in _MODULES:
+        what = f"the network {architecture.network_class_name!r} is not known here"
+        raise UserError(what, where=where, fix=f"{' and '.join(KINDS)} can be imported")
+    kind, counted = KINDS[name]
+    arguments = _read_arguments(architecture.arch_kwargs, where)
+    _check_layers(arguments, where)
+    stages = arguments.n_stages
+    if not 2 <= stages <= _MOST_STAGES:
+        raise UserError(f"a U-Net with {stages} stages", where=where, fix=_RESTORE)
+    ndim = 3 if arguments.conv_op.endswith("3d") else 2
+    features = _each(arguments.features_per_stage, stages)
+    if kind == "residual_encoder" and arguments.stem_channels not in (None, features[0]):
+        what = f"stem_channels is {arguments.stem_channels}, not those of the first stage"
+        raise UserError(what, where=where, fix="such a network cannot be imported")
+    network = NetworkPlan(
+        kind=kind,
+        features_per_stage=features,
+        strides=_each_axes(arguments.strides, stages, ndim),
+        kernel_sizes=_each_axes(arguments.kernel_sizes, stages, ndim),
+        convs_per_stage=_each(getattr(arguments, counted), stages),
+        convs_per_decoder_stage=_each(arguments.n_conv_per_stage_decoder, stages - 1),
+    )
+    _check_numbers(network, stages, ndim, where)
+    return network
+
+
+def architecture_of(network: NetworkPlan) -> dict[str, Any]:
+    """Write a network plan as the ``architecture`` of nnU-Net's plans."""
+    name, counted = next((n, c) for n, (kind, c) in KINDS.items() if kind == network.kind)
+    ndim = len(network.kernel_sizes[0])
+    return {
+        "network_class_name": f"{_MODULES[0]}.{name}",
+        "arch_kwargs": {
+            "n_stages": len(network.features_per_stage),
+            "features_per_stage": list(network.features_per_stage),
+            "conv_op": f"torch.nn.modules.conv.Conv{ndim}d",
+            "kernel_sizes": [list(kernel) for kernel in network.kernel_sizes],
+            "strides": [list(stride) for stride in network.strides],
+            counted: list(network.convs_per_stage),
+            "n_conv_per_stage_decoder": list(network.convs_per_decoder_stage),
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{ndim}d",
+            "norm_op_kwargs": {"eps": _NORM_EPS, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def _read_arguments(given: Mapping[str, Any], where: str) -> _Arguments:
+    for key, harmless in _WITHOUT_EFFECT.items():
+        if key in given and given[key] not in harmless:
+            what = f"the argument {key} is {given[key]!r}, which no network here has"
+            raise UserError(what, where=where, fix="such a network cannot be imported")
+    skipped = {*_WITHOUT_EFFECT, *_NEVER_READ}
+    kept = {key: value for key, value in given.items() if key not in skipped}
+    return from_mapping(_Arguments, kept, source=where, path="arch_kwargs")
+
+
+def _check_layers(arguments: _Arguments, where: str) -> None:
+    """Refuse what is not conv, affine instance norm, LeakyReLU."""
+    conv, norm, nonlin = (
+        (text or "none").rpartition(".")[2]
+        for text in (arguments.conv_op, arguments.norm_op, arguments.nonlin)
+    )
+    norm_kwargs, slope = arguments.norm_op_kwargs or {}, arguments.nonlin_kwargs or {}
+    wrong = {
+        "conv_op": conv if conv not in ("Conv2d", "Conv3d") else None,
+        "norm_op": norm if norm != f"InstanceNorm{conv[-2:]}" else None,
+        "norm_op_kwargs": norm_kwargs if not _is_plain_norm(norm_kwargs) else None,
+        "dropout_op": arguments.dropout_op,
+        "nonlin": nonlin if nonlin != "LeakyReLU" else None,
+        "nonlin_kwargs": slope if slope.get("negative_slope", LEAKY_SLOPE) != LEAKY_SLOPE else None,
+    }
+    if bad := {key: value for key, value in wrong.items() if value is not None}:
+        listing = ", ".join(f"{key} {value!r}" for key, value in bad.items())
+        fix = "only affine instance norm and LeakyReLU, without dropout, can be imported"
+        raise UserError(f"the network is built with {listing}", where=where, fix=fix)
+
+
+def _check_numbers(network: NetworkPlan, stages: int, ndim: int, where: str) -> None:
+    """Refuse numbers that no network is trained with, before one is built."""
+    counts = {
+        "features_per_stage": (network.features_per_stage, stages, _MOST_FEATURES),
+        "convolutions of the encoder": (network.convs_per_stage, stages, _MOST_CONVS),
+        "n_conv_per_stage_decoder": (network.convs_per_decoder_stage, stages - 1, _MOST_CONVS),
+    }
+    bad = {
+        name: values
+        for name, (values, length, most) in counts.items()
+        if len(values) != length or not all(0 < value <= most for value in values)
+    }
+    for name in ("strides", "kernel_sizes"):
+        axes = getattr(network, name)
+        if len(axes) != stages or not all(_is_axes(each, ndim) for each in axes):
+            bad[name] = axes
+    if bad:
+        listing = ", ".join(f"{name} {list(values)}" for name, values in bad.items())
+        what = f"numbers that make no network of {stages} stages: {listing}"
+        raise UserError(what, where=where, fix=_RESTORE)
+
+
+def _is_axes(values: Axes, ndim: int) -> bool:
+    return len(values) == ndim and all(0 < value <= _MOST_AXIS for value in values)
+
+
+def _is_plain_norm(kwargs: Mapping[str, Any]) -> bool:
+    """Whether an instance norm has the usual epsilon, an affine map and no running statistics."""
+    eps, affine = kwargs.get("eps", _NORM_EPS), kwargs.get("affine", False)
+    tracked = kwargs.get("track_running_stats", False)
+    known = {"eps", "affine", "track_running_stats", "momentum"}
+    return (
+        isinstance(eps, (int, float))
+        and math.isclose(eps, _NORM_EPS)
+        and affine is True
+        and not tracked
+        and kwargs.keys() <= known
+    )
+
+
+def _each(value: PerStage, stages: int) -> tuple[int, ...]:
+    """One value a stage; a single number stands for all."""
+    return (value,) * stages if isinstance(value, int) else value
+
+
+def _each_axes(value: AxesPerStage, stages: int, ndim: int) -> tuple[Axes, ...]:
+    """One value an axis for every stage; single numbers stand for all axes, or all stages."""
+    each: Sequence[int | Axes] = (value,) * stages if isinstance(value, int) else value
+    return tuple((item,) * ndim if isinstance(item, int) else item for item in each)

@@ -1,0 +1,112 @@
+"""A results folder becomes a model folder that predicts the same."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from nnunet_files import checkpoint, forward, state_dict, write_trained
+
+from segkit.cli.main import main
+from segkit.dataset.image_io import read_labels, write_labels
+from segkit.errors import UserError
+from segkit.files import read_json
+from segkit.inference.model import load_model, load_networks, trained_folds
+from segkit.interop.nnunet.importing import import_trained
+from segkit.interop.nnunet.results import Choice, find_trained
+from segkit.types import Geometry
+
+NAMES = ("PlainConvUNet", "ResidualEncoderUNet")
+
+
+def imported(folder, output):
+    return import_trained(find_trained(folder, Choice()), output)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_fold_computes_the_same(tmp_path, name):
+    trained = write_trained(tmp_path, name, folds=("0", "1", "all"))
+    record = imported(trained, tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    assert trained_folds(tmp_path / "model") == ["0", "1"]
+    assert model.settings.mirror_axes == (0, 1, 2)
+    assert model.description.labels.output_names == ("background", "a", "b")
+    networks = load_networks(model, ["0", "1", "all"], checkpoint="final", device="cpu")
+    image = torch.randn(1, 2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    for seed, network in enumerate(networks):
+        expected = forward(state_dict(name, seed=seed), image, name)
+        torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-5)
+    assert list(record.tensors) == ["fold_0/final.pt", "fold_1/final.pt", "fold_all/final.pt"]
+    written = read_json(tmp_path / "model" / "import.json")
+    assert (
+        written["tensors"]["fold_1/final.pt"]["mapped"] == record.tensors["fold_1/final.pt"].mapped
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainer_name": "Other"}, "the trainer 'Other'"),
+        ({"inference_allowed_mirroring_axes": None}, "mirror axes ()"),
+        ({"network_weights": state_dict(outputs=2)}, "expected (3, 6, 1, 1, 1)"),
+    ],
+)
+def test_folds_that_do_not_belong_together_are_refused(tmp_path, changes, message):
+    trained = write_trained(tmp_path, folds=("0", "1"))
+    content = checkpoint(state_dict(), **changes)
+    torch.save(content, trained / "fold_1" / "checkpoint_final.pth")
+    with pytest.raises(UserError) as error:
+        imported(trained, tmp_path / "model")
+    assert message in error.value.what
+    assert not (tmp_path / "model").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {trained.name}
+
+
+def test_axes_that_a_2d_network_does_not_have_are_refused(tmp_path):
+    trained = write_trained(tmp_path, ndim=2)
+    with pytest.raises(UserError, match="mirror axes"):
+        imported(trained, tmp_path / "model")
+
+
+def write_images(folder, cases=2):
+    rng = np.random.default_rng(0)
+    geometry = Geometry(spacing_mm=(2.0, 1.0, 1.0), origin=(5.0, 6.0, 7.0))
+    for case in range(cases):
+        for channel in range(2):
+            image = rng.integers(1, 100, (5, 12, 10)).astype(np.uint8)
+            write_labels(folder / f"c{case}_000{channel}.nii.gz", image, geometry)
+
+
+def test_the_command_line_imports_and_predicts(tmp_path, capsys):
+    trained = write_trained(tmp_path / "Dataset007_Toy")
+    write_images(tmp_path / "images")
+    command = ["import_nnunet", str(trained.parent), "-o", str(tmp_path / "model")]
+    assert main(command) == 0
+    assert "48 tensors mapped, 88 copies" in capsys.readouterr().out
+    assert main(command) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    where = ["-i", str(tmp_path / "images"), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["predict", "-m", str(tmp_path / "model"), *where]) == 0
+    found = read_labels(tmp_path / "out" / "c1.nii.gz")
+    assert found.array.shape == (1, 5, 12, 10)
+    assert set(np.unique(found.array)) <= {0, 1, 2}
+
+
+def test_only_model_folders_are_replaced(tmp_path, capsys):
+    trained = write_trained(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    command = ["import_nnunet", str(trained), "-o", str(tmp_path / "notes"), "--overwrite"]
+    assert main(command) == 1
+    assert "no model folder" in capsys.readouterr().err
+    assert (tmp_path / "notes" / "a.txt").read_text() == "mine"
+
+
+def test_plans_of_another_data_set_are_refused(tmp_path):
+    trained = write_trained(tmp_path)
+    content = json.loads((trained / "dataset.json").read_text())
+    content["labels"]["c"] = 3
+    (trained / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="expected \\(4, "):
+        imported(trained, tmp_path / "model")
