@@ -95,7 +95,7 @@ def network_plan(architecture: Architecture, where: str) -> NetworkPlan:
         convs_per_stage=_each(getattr(arguments, counted), stages),
         convs_per_decoder_stage=_each(arguments.n_conv_per_stage_decoder, stages - 1),
     )
-    _check_numbers(network, stages, ndim, where)
+    _check_size(network, where)
     return network
 
 
@@ -156,30 +156,19 @@ def _check_layers(arguments: _Arguments, where: str) -> None:
         raise UserError(f"the network is built with {listing}", where=where, fix=fix)
 
 
-def _check_numbers(network: NetworkPlan, stages: int, ndim: int, where: str) -> None:
-    """Refuse numbers that no network is trained with, before one is built."""
-    counts = {
-        "features_per_stage": (network.features_per_stage, stages, _MOST_FEATURES),
-        "convolutions of the encoder": (network.convs_per_stage, stages, _MOST_CONVS),
-        "n_conv_per_stage_decoder": (network.convs_per_decoder_stage, stages - 1, _MOST_CONVS),
+def _check_size(network: NetworkPlan, where: str) -> None:
+    """Refuse networks that nobody trains, before one is built."""
+    axes = [size for entry in (*network.strides, *network.kernel_sizes) for size in entry]
+    counts = (*network.convs_per_stage, *network.convs_per_decoder_stage)
+    limits = {
+        "features": (network.features_per_stage, _MOST_FEATURES),
+        "convolutions": (counts, _MOST_CONVS),
+        "strides and kernels": (axes, _MOST_AXIS),
     }
-    bad = {
-        name: values
-        for name, (values, length, most) in counts.items()
-        if len(values) != length or not all(0 < value <= most for value in values)
-    }
-    for name in ("strides", "kernel_sizes"):
-        axes = getattr(network, name)
-        if len(axes) != stages or not all(_is_axes(each, ndim) for each in axes):
-            bad[name] = axes
-    if bad:
-        listing = ", ".join(f"{name} {list(values)}" for name, values in bad.items())
-        what = f"numbers that make no network of {stages} stages: {listing}"
-        raise UserError(what, where=where, fix=_RESTORE)
-
-
-def _is_axes(values: Axes, ndim: int) -> bool:
-    return len(values) == ndim and all(0 < value <= _MOST_AXIS for value in values)
+    for name, (values, most) in limits.items():
+        if (largest := max(values, default=0)) > most:
+            what = f"{name} up to {largest}, more than any network has ({most})"
+            raise UserError(what, where=where, fix=_RESTORE)
 
 
 def _is_plain_norm(kwargs: Mapping[str, Any]) -> bool:

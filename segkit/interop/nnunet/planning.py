@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from segkit.dataset.image_io import required_orientation
 from segkit.errors import UserError, nearest
 from segkit.interop.nnunet.architecture import network_plan
 from segkit.interop.nnunet.plans import Configuration, Plans
+from segkit.planning.checks import SAFE_NAME, check_plan
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, Normalization, Plan
 
 SCHEMES: dict[str, Normalization] = {
@@ -47,13 +47,10 @@ def plan_from_nnunet(plans: Plans, channel_names: tuple[str, ...], names: Sequen
     if plans.label_manager != "LabelManager":
         what = f"the label manager {plans.label_manager!r} is not known here"
         raise UserError(what, where=plans.source, fix="only LabelManager can be imported")
-    if sorted(plans.transpose_forward) != [0, 1, 2]:
-        what = f"transpose_forward is {list(plans.transpose_forward)}, not an order of 0, 1, 2"
-        raise UserError(what, where=plans.source, fix=_RESTORE)
-    if re.fullmatch(r"[\w-][\w.-]*", plans.plans_name) is None:
+    if SAFE_NAME.fullmatch(plans.plans_name) is None:
         what = f"plans_name {plans.plans_name!r} cannot be a file name"
         raise UserError(what, where=plans.source, fix="use letters, digits, _ and -")
-    return Plan(
+    plan = Plan(
         planner=plans.plans_name,
         dataset=plans.dataset_name,
         channel_names=channel_names,
@@ -65,6 +62,8 @@ def plan_from_nnunet(plans: Plans, channel_names: tuple[str, ...], names: Sequen
         configurations={name: _configuration(plans, name, len(channel_names)) for name in names},
         reasons=(f"from nnU-Net's plans {plans.plans_name} of {plans.dataset_name}",),
     )
+    check_plan(plan, plans.source)
+    return plan.sealed()
 
 
 def _statistics(plans: Plans, channel: int) -> IntensityStatistics:
@@ -82,7 +81,14 @@ def _statistics(plans: Plans, channel: int) -> IntensityStatistics:
 
 def _configuration(plans: Plans, name: str, channels: int) -> ConfigurationPlan:
     found, where = plans.configuration(name), f"{plans.source}, key configurations.{name}"
-    _check(found, channels, where)
+    if len(found.patch_size) not in (2, 3) or min(found.patch_size) < 1:
+        raise UserError(f"patch_size is {list(found.patch_size)}", where=where, fix=_RESTORE)
+    for key in ("normalization_schemes", "use_mask_for_norm"):
+        if (given := len(getattr(found, key))) != channels:
+            what = f"{key} has {given} entries for {channels} channels"
+            raise UserError(what, where=where, fix=_RESTORE)
+    if problems := _other_methods(found):
+        raise UserError("; ".join(problems), where=where, fix=_RESTORE)
     schemes = tuple(_scheme(scheme, where) for scheme in found.normalization_schemes)
     masked = zip(schemes, found.use_mask_for_norm, strict=True)
     return ConfigurationPlan(
@@ -103,28 +109,6 @@ def _scheme(name: str, where: str) -> Normalization:
         fix = nearest(name, SCHEMES)
         raise UserError(f"the normalization {name!r} is not known here", where=where, fix=fix)
     return SCHEMES[name]
-
-
-def _check(found: Configuration, channels: int, where: str) -> None:
-    if problems := [*_wrong_numbers(found, channels), *_other_methods(found)]:
-        raise UserError("; ".join(problems), where=where, fix=_RESTORE)
-
-
-def _wrong_numbers(found: Configuration, channels: int) -> list[str]:
-    """Say what cannot be meant."""
-    ndim = len(found.patch_size)
-    problems = []
-    if ndim not in (2, 3) or min(found.patch_size) < 1:
-        problems.append(f"patch_size is {list(found.patch_size)}")
-    if len(found.spacing) != ndim or not all(value > 0 for value in found.spacing):
-        problems.append(f"spacing is {list(found.spacing)} with {ndim} patch axes")
-    if found.batch_size < 1:
-        problems.append(f"batch_size is {found.batch_size}")
-    for key in ("normalization_schemes", "use_mask_for_norm"):
-        if len(getattr(found, key)) != channels:
-            given = len(getattr(found, key))
-            problems.append(f"{key} has {given} entries for {channels} channels")
-    return problems
 
 
 def _other_methods(found: Configuration) -> list[str]:
