@@ -77,11 +77,9 @@ def test_back_and_forth(name, ndim):
         ({"attention": True}, "unknown key 'attention'"),
         ({"n_stages": 1}, "1 stages"),
         ({"n_stages": 10**9, "kernel_sizes": 3}, "stages"),
-        ({"strides": [[1, 1, 1], [2, 2, 2]]}, "strides"),
-        ({"kernel_sizes": [[3, 3, 3]] * 2 + [[3, 3, -1]]}, "kernel_sizes"),
-        ({"features_per_stage": [4, 0, 8]}, "features_per_stage"),
-        ({"features_per_stage": [4, 8, 10**9]}, "features_per_stage"),
-        ({"kernel_sizes": [[3, 3]] * 3}, "kernel_sizes"),
+        ({"features_per_stage": [4, 8, 10**9]}, "features up to 1000000000"),
+        ({"n_conv_per_stage": [4, 8, 10**9]}, "convolutions up to 1000000000"),
+        ({"kernel_sizes": [[3, 3, 3]] * 2 + [[3, 3, 999]]}, "kernels up to 999"),
     ],
 )
 def test_other_networks_are_refused(changes, message):
