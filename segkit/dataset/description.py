@@ -11,6 +11,7 @@ from typing import Any
 from segkit.dataset.checks.content import check_content
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.problems import Problem, problem, raise_errors
+from segkit.dataset.sides import Sides, sides_from_content
 from segkit.errors import UserError
 from segkit.files import content_hash, read_text
 from segkit.json_text import is_int, parse_json
@@ -41,6 +42,8 @@ class DatasetDescription:
     """The JSON as it was read."""
     unannotated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Case -> overlapping structures nobody looked for in it."""
+    sides: Sides | None = None
+    """Labels that are each other's mirror image; None where nothing is said of them."""
 
     @property
     def folder(self) -> Path:
@@ -125,4 +128,5 @@ def describe(content: Mapping[str, Any], file: Path) -> DatasetDescription:
         explicit_cases=content.get("dataset"),
         content=dict(content),
         unannotated={case: tuple(names) for case, names in content.get("unannotated", {}).items()},
+        sides=sides_from_content(content),
     )

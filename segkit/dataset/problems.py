@@ -60,6 +60,15 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-D046": ("error", "an unannotated structure is not declared"),
     "SK-D047": ("error", "unannotated structures without overlapping ones"),
     "SK-D049": ("warning", "a region is written as a class of a region inside it"),
+    # left and right
+    "SK-D050": ("error", "mirror_pairs is malformed"),
+    "SK-D051": ("error", "mirror_pairs names a label that does not exist"),
+    "SK-D052": ("error", "a label is its own mirror image, or has several"),
+    "SK-D053": ("error", "mirror_pairs names a region of several classes"),
+    "SK-D054": ("error", "the mirror image of a region is no region"),
+    "SK-D055": ("error", "left_right_axis is malformed"),
+    "SK-D056": ("warning", "labels look like left and right, and nothing is said of them"),
+    "SK-D057": ("error", "nobody says which axis runs between left and right"),
     # files
     "SK-F001": ("error", "a folder is missing"),
     "SK-F002": ("error", "no training case was found"),

@@ -13,6 +13,7 @@ from segkit.dataset.cases import Case, find_cases, largest_case
 from segkit.dataset.checks.case import check_case
 from segkit.dataset.checks.content import check_content
 from segkit.dataset.checks.expectations import Expectations
+from segkit.dataset.checks.sides import propose_pairs
 from segkit.dataset.checks.together import check_together
 from segkit.dataset.description import (
     DatasetDescription,
@@ -35,6 +36,8 @@ _UNUSABLE = {
     "SK-D010": "overwrite_image_reader_writer",
     "SK-D045": "unannotated",
     "SK-D047": "unannotated",
+    **dict.fromkeys(("SK-D050", "SK-D051", "SK-D052", "SK-D053", "SK-D054"), "mirror_pairs"),
+    "SK-D055": "left_right_axis",
 }
 """Problems after which a key is treated as if it were not there."""
 _BYTES_PER_JOB, _BYTES_PER_VOXEL, _BYTES_PER_STRUCTURE = 1 << 28, 24, 2
@@ -120,6 +123,8 @@ def validate_dataset(
         name=lambda case: case.id,
     )
     problems += misplaced
+    if labels_known:
+        problems += propose_pairs(content, description.labels, file)
     problems += [found for finding in findings for found in finding.problems]
     if cases:
         problems += check_together(findings, expected.labels, file)

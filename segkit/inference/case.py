@@ -108,8 +108,10 @@ class CasePredictor:
 
     def with_settings(self, step: float, *, mirror: bool) -> CasePredictor:
         """Return the same with another step, mirroring where training did or not at all."""
-        axes = self.model.settings.mirror_axes if mirror else ()
-        settings = dataclasses.replace(self.settings, step=step, mirror_axes=axes)
+        axes, swap = (
+            (self.model.settings.mirror_axes, self.model.side_swap) if mirror else ((), None)
+        )
+        settings = dataclasses.replace(self.settings, step=step, mirror_axes=axes, swap=swap)
         previous = self.previous
         if isinstance(previous, CasePredictor):
             previous = previous.with_settings(step, mirror=mirror)

@@ -12,8 +12,10 @@ from torch import nn
 from segkit.checkpoint import load_checkpoint
 from segkit.dataset.description import DatasetDescription, load_description
 from segkit.dataset.label_files import LabelLayout
+from segkit.dataset.sides import class_swap, output_swap
 from segkit.errors import UserError
 from segkit.files import content_hash, read_artifact, write_artifact, write_json
+from segkit.inference.flips import SideSwap
 from segkit.networks.build import build_network
 from segkit.networks.inputs import input_channels
 from segkit.planning.plan import (
@@ -45,6 +47,8 @@ class ModelSettings:
     patch_size: tuple[int, ...]
     mirror_axes: tuple[int, ...]
     """Spatial axes of the patch that training mirrored, so that prediction may."""
+    swap_axis: int | None = None
+    """The one of them that runs between left and right: there labels changed places."""
     label_layout: LabelLayout = "integers"
     """How the labels trained on lie on disk; predictions are written alike."""
 
@@ -75,6 +79,20 @@ class Model:
     def input_channels(self) -> int:
         """Channels its network takes."""
         return input_channels(self.plan, self.settings.configuration, self.description.labels)
+
+    @property
+    def side_swap(self) -> SideSwap | None:
+        """What changes places between left and right; None where nothing does."""
+        axis, sides = self.settings.swap_axis, self.description.sides
+        if axis is None or sides is None:
+            return None
+        image, labels = len(self.plan.channel_names), self.description.labels
+        classes = class_swap(labels, sides.pairs)[: self.input_channels - image]
+        return SideSwap(
+            axis=axis,
+            inputs=(*range(image), *(image + number for number in classes)),
+            outputs=output_swap(labels, sides.pairs),
+        )
 
 
 def save_model(

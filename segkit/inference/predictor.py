@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from segkit.errors import UserError
 from segkit.inference.engines import Forward
+from segkit.inference.flips import Flip, SideSwap, all_flips
 from segkit.inference.tiling import Tile, make_tiles, symmetric_padding
 from segkit.precision import PrecisionName
 from segkit.runtime import log, progress
@@ -25,9 +26,6 @@ BATCH_VOXELS = {"cpu": 2**18, "cuda": 2**21}
 
 On a CPU several small patches: torch takes slower convolutions for small single samples."""
 
-Flip = tuple[int, ...]
-"""Axes of (C, Z, Y, X) that are mirrored."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictionSettings:
@@ -37,6 +35,8 @@ class PredictionSettings:
     """Largest distance between neighbouring tiles as a share of the patch, in (0, 1]."""
     mirror_axes: tuple[int, ...] = ()
     """Axes of the patch over whose flips (all combinations) logits are averaged."""
+    swap: SideSwap | None = None
+    """What changes places in flips between left and right."""
     batch_size: int | None = None
     """Forward passes (tiles and their flips) that go through the network together; None: as many
     as ``BATCH_VOXELS`` allows, at least one."""
@@ -99,7 +99,7 @@ def predict_logits(
     slide = functools.partial(
         _slide,
         tiles=tiles,
-        flips=_flips(settings.mirror_axes, len(patch_size)),
+        flips=all_flips(settings.mirror_axes, len(patch_size), settings.swap),
         forward=functools.partial(_forward, forwards, flat=len(patch_size) == 2),
     )
     batch_size = settings.batch_size or default_batch_size(patch, device)
@@ -124,15 +124,6 @@ def _writable(array: np.ndarray | Tensor) -> np.ndarray | Tensor:
 def _pad(volume: Tensor, padding: Sequence[tuple[int, int]], value: float) -> Tensor:
     """Pad (C, Z, Y, X); torch counts axes from the last."""
     return pad(volume, [n for pair in reversed(padding) for n in pair], value=value)
-
-
-def _flips(mirror_axes: Sequence[int], ndim: int) -> list[Flip]:
-    """Return every subset of the axes, the empty one first, as axes of (C, Z, Y, X)."""
-    if not set(mirror_axes) <= set(range(ndim)):
-        fix = f"use distinct axes out of {list(range(ndim))}"
-        raise UserError(f"cannot mirror axes {list(mirror_axes)} of a {ndim}D patch", fix=fix)
-    axes = [axis + 4 - ndim for axis in sorted(set(mirror_axes))]
-    return [flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)]
 
 
 def _with_fallback(
@@ -168,7 +159,7 @@ def _slide(
     passes = list(itertools.product(tiles, flips))
     batches = [passes[i : i + batch_size] for i in range(0, len(passes), batch_size)]
     for batch in progress(batches, "  tiles", total=len(batches), closing_line=False):
-        views = [image[(slice(None), *tile.slices)].flip(flip) for tile, flip in batch]
+        views = [flip.mirrored(image[(slice(None), *tile.slices)]) for tile, flip in batch]
         outputs = forward(torch.stack(views)).to(image.device)
         if logits is None:
             logits = image.new_zeros(outputs.shape[1], *image.shape[1:])
@@ -188,7 +179,7 @@ def _summed_flips(
         members = list(group)
         summed = torch.zeros_like(members[0][1])
         for (_, flip), output in members:
-            summed += output.flip(flip)
+            summed += flip.undone(output)
         yield members[0][0][0], summed
 
 

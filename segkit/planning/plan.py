@@ -251,7 +251,8 @@ def planned_description(description: DatasetDescription, plan: Plan) -> DatasetD
         again = command("plan", description, *plan_arguments(plan))
         fix = f"run again, with the same --workdir: {again}"
         raise UserError(what, where=f"plan {plan.name!r} of {plan.dataset}", fix=fix)
-    return replace(description, labels=labels.without(plan.left_out))
+    sides = None if description.sides is None else description.sides.without(plan.left_out)
+    return replace(description, labels=labels.without(plan.left_out), sides=sides)
 
 
 def save_plan(path: Path, plan: Plan, *, made_from: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from segkit.checkpoint import load_checkpoint, save_checkpoint
 from segkit.errors import UserError, listing
 from segkit.files import write_json
+from segkit.planning.sides import explain_sides
 from segkit.runtime import StopRequested, deferred_interrupts, log
 from segkit.structs import to_mapping
 from segkit.training.clock import Clock
@@ -180,10 +181,28 @@ def _tell_what_is_settled(task: TrainingTask) -> None:
         if never := [name for name, share in (task.frequencies or {}).items() if not share]:
             text = "no training case has any %s: nothing to learn, so it weighs little in the loss"
             log.warning(text, listing(never))
+    _tell_of_sides(task)
     if unannotated := [case for case in task.split.train if case in task.unannotated]:
         log.info("no voxel is annotated in %s: not drawn for training", listing(unannotated))
     if not task.recipe.schedule.validation_iterations:
         log.info("schedule.validation_iterations is 0: without a Dice there will be no best.pt")
+
+
+def _tell_of_sides(task: TrainingTask) -> None:
+    """Say what becomes of left and right, where labels tell them apart."""
+    sides, spatial = task.patch_sides, task.spatial
+    if not sides.matter or not task.recipe.augment.mirror:
+        return
+    if sides.axis in spatial.mirror_axes and sides.apart:
+        text = "augment.mirror: axis %s runs between left and right, and is mirrored as asked for: "
+        text += "labels that say left will lie right"
+        log.warning(text, sides.axis)
+    elif sides.apart:
+        log.warning("%s", "; ".join(explain_sides(task.plan, task.schema, task.sides)))
+    elif task.swap_axis is not None:
+        text = "left and right: labels (%s) change places when axis %d of the patch is mirrored"
+        names = listing([" / ".join(pair) for pair in sides.pairs])
+        log.info(text, names, task.swap_axis)
 
 
 def _clear(folder: Path) -> None:

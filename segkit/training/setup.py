@@ -14,16 +14,19 @@ from torch import Tensor, nn
 
 from segkit.config import AveragingConfig, InvalidVoxels, LossConfig, Recipe
 from segkit.dataset.labels import LabelSchema
+from segkit.dataset.sides import Sides, class_swap
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.networks.build import build_network
 from segkit.networks.inputs import input_channels
 from segkit.planning.plan import ConfigurationPlan, Plan
+from segkit.planning.sides import PatchSides, patch_sides
 from segkit.precision import choose_precision
 from segkit.preprocessing.locations import target_keys
 from segkit.training.augment import (
     Augmenter,
     CascadeAugmenter,
+    LabelSwap,
     SpatialSettings,
     as_input,
     sampled_patch_size,
@@ -53,6 +56,8 @@ class TrainingTask:
     recipe: Recipe
     frequencies: Mapping[str, float] | None = None
     """Share of the annotated voxels for every target, for ``loss.class_weights: auto``."""
+    sides: Sides | None = None
+    """Labels that are each other's mirror image; None where nobody said."""
     previous: LabelMaps | None = None
     """In a cascade: reads what the previous stage predicts of a case, on the grid of this one."""
     unannotated: Collection[str] = ()
@@ -109,7 +114,18 @@ class TrainingTask:
     @property
     def spatial(self) -> SpatialSettings:
         """Rotation range, dummy 2D and mirror axes for this patch."""
-        return spatial_settings(self.patch_size, self.recipe.augment)
+        return spatial_settings(self.patch_size, self.recipe.augment, self.patch_sides)
+
+    @property
+    def patch_sides(self) -> PatchSides:
+        """What left and right are to this patch."""
+        return patch_sides(self.plan, len(self.patch_size), self.schema, self.sides)
+
+    @property
+    def swap_axis(self) -> int | None:
+        """Axis of the patch along which a flip makes labels change places; None where none does."""
+        sides = self.patch_sides
+        return sides.axis if sides.pairs and sides.axis in self.spatial.mirror_axes else None
 
 
 def shrink_patch(
@@ -221,10 +237,22 @@ def _loader(
 def _augment(task: TrainingTask) -> Augment:
     recipe, masked = task.recipe, task.configured.normalize_inside_mask
     maps = task.schema.seg_channels
-    augment = Augmenter(recipe.augment, task.spatial, masked, reference_maps=maps)
+    augment = Augmenter(
+        recipe.augment, task.spatial, masked, reference_maps=maps, swap=_label_swap(task)
+    )
     if not _is_cascade(task):
         return augment
     return CascadeAugmenter(augment=augment, schema=task.schema, config=recipe.cascade)
+
+
+def _label_swap(task: TrainingTask) -> LabelSwap | None:
+    if task.swap_axis is None:
+        return None
+    return LabelSwap(
+        axis=task.swap_axis,
+        classes=class_swap(task.schema, task.patch_sides.pairs),
+        overlapping=task.schema.overlapping,
+    )
 
 
 def _arrange(task: TrainingTask) -> Arrange:

@@ -6,6 +6,7 @@ from segkit import options as opt
 from segkit.dataset.splits import load_or_make_splits
 from segkit.planning.plan import Plan
 from segkit.planning.planner import explain
+from segkit.planning.sides import explain_sides
 from segkit.preprocessing.dataset import preprocess_dataset
 from segkit.workflows.common import (
     OpenDataset,
@@ -19,7 +20,8 @@ from segkit.workflows.plans import plan_dataset
 
 def plan(options: opt.Plan) -> Outcome:
     """Plan a dataset; see :class:`segkit.options.Plan`."""
-    return Outcome(text="\n".join(explain(plan_and_split(open_dataset(options), options))))
+    dataset = open_dataset(options)
+    return Outcome(text="\n".join(_explained(dataset, plan_and_split(dataset, options))))
 
 
 def preprocess(options: opt.Preprocess) -> Outcome:
@@ -32,7 +34,13 @@ def plan_and_preprocess(options: opt.PlanAndPreprocess) -> Outcome:
     dataset = open_dataset(options)
     made = plan_and_split(dataset, options)
     done = _preprocess(as_planned(dataset, made), made, options)
-    return Outcome(text="\n".join([*explain(made), done]))
+    return Outcome(text="\n".join([*_explained(dataset, made), done]))
+
+
+def _explained(dataset: OpenDataset, made: Plan) -> list[str]:
+    """List every decision: the plan's, and what becomes of left and right."""
+    description = as_planned(dataset, made).description
+    return [*explain(made), *explain_sides(made, description.labels, description.sides)]
 
 
 def plan_and_split(dataset: OpenDataset, options: opt.Plan) -> Plan:

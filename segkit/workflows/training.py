@@ -72,6 +72,7 @@ def make_task(
         split=split_for_fold(splits, chosen, dataset.case_ids),
         fold=chosen,
         recipe=load_recipe(options.recipe, options.settings),
+        sides=dataset.description.sides,
         frequencies=target_frequencies(fingerprint, labels),
         unannotated=unannotated_cases(fingerprint, labels),
     )
@@ -211,6 +212,7 @@ def _save_model(folder: Path, dataset: OpenDataset, task: TrainingTask, *, repla
         recipe=task.recipe.name,
         patch_size=task.patch_size,
         mirror_axes=task.spatial.mirror_axes,
+        swap_axis=task.swap_axis,
         label_layout=_label_layout(dataset),
     )
     replaced = f"fold_{task.fold}" if replacing else None

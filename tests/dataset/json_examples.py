@@ -15,6 +15,15 @@ MULTILABEL = PLAIN | {
     "label_encoding": "multilabel",
     "unannotated": {"a": ["anterior"], "b": ["whole", "posterior"], "c": []},
 }
+SIDED = PLAIN | {
+    "labels": {"background": 0, "left lung": 1, "right lung": 2, "heart": 3},
+    "mirror_pairs": [["left lung", "right lung"]],
+}
+SIDED_REGIONS = PLAIN | {
+    "labels": {"background": 0, "left": [1, 2], "right": [3, 4], "nodule l": 2, "nodule r": 4},
+    "regions_class_order": [1, 3, 2, 4],
+    "mirror_pairs": [["label_1", "label_3"], ["nodule l", "nodule r"]],
+}
 VALID = {
     "plain": PLAIN,
     "without numTraining": {key: value for key, value in PLAIN.items() if key != "numTraining"},
@@ -72,6 +81,12 @@ VALID = {
     },
     "images": PLAIN | {"file_ending": ".PNG", "overwrite_image_reader_writer": "None"},
     "JPEG": PLAIN | {"file_ending": ".jpg", "overwrite_image_reader_writer": None},
+    "pairs": SIDED,
+    "pairs of structures": MULTILABEL | {"mirror_pairs": [["anterior", "posterior"]]},
+    "pairs of pictures": SIDED | {"file_ending": ".png", "left_right_axis": "x"},
+    "no pairs": SIDED | {"mirror_pairs": [], "left_right_axis": None},
+    "nothing said of pairs": SIDED | {"mirror_pairs": None},
+    "regions that follow pairs": SIDED_REGIONS,
     "what others write": PLAIN
     | {
         "name": "Liver",

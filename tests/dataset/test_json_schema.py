@@ -108,6 +108,11 @@ LABELS = PLAIN["labels"]
         MULTILABEL | {"labels": LABELS | {"whole": [1, 2]}},
         MULTILABEL | {"regions_class_order": [1, 2, 4]},
         MULTILABEL | {"unannotated": {"a": "anterior"}},
+        PLAIN | {"mirror_pairs": ["liver", "tumour"]},
+        PLAIN | {"mirror_pairs": [["liver"]]},
+        PLAIN | {"mirror_pairs": [["liver", "liver"]]},
+        PLAIN | {"mirror_pairs": [["liver", 2]]},
+        PLAIN | {"left_right_axis": "X"},
     ],
     ids=lambda content: json.dumps(content)[-60:],
 )

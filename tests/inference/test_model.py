@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segkit.checkpoint import save_checkpoint
-from segkit.dataset.description import load_description
+from segkit.dataset.description import describe, load_description
 from segkit.errors import UserError
 from segkit.inference.model import (
     ModelSettings,
@@ -160,3 +160,19 @@ def test_missing_and_foreign_checkpoints_are_refused(folder):
     save_checkpoint(folder / "fold_0" / "final.pt", {"network": {"w": torch.zeros(1)}})
     with pytest.raises(UserError, match="do not fit the plan"):
         load_networks(model, ["0"], checkpoint="final", device=cpu)
+
+
+def test_what_changes_places_in_a_mirror_comes_with_the_model(tmp_path, description):
+    labels = {"background": 0, "l": 1, "m": 2, "r": 3}
+    content = {**description.content, "labels": labels, "mirror_pairs": [["l", "r"]]}
+    described = describe(content, description.file)
+    fine = replace(CONFIGURATION, previous_stage="2d")
+    plan = replace(PLAN, configurations={"2d": CONFIGURATION, "cascade": fine})
+    for name, inputs in (("2d", (0,)), ("cascade", (0, 3, 2, 1))):
+        settings = replace(SETTINGS, configuration=name, mirror_axes=(0, 1), swap_axis=1)
+        save_model(tmp_path / name, settings, plan, described)
+        swap = load_model(tmp_path / name).side_swap
+        assert (swap.axis, swap.inputs, swap.outputs) == (1, inputs, (0, 3, 2, 1))
+    settings = replace(SETTINGS, swap_axis=None)
+    save_model(tmp_path / "none", settings, plan, described)
+    assert load_model(tmp_path / "none").side_swap is None

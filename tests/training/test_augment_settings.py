@@ -4,6 +4,7 @@ import pytest
 
 from segkit.config import AugmentConfig
 from segkit.errors import UserError
+from segkit.planning.sides import PatchSides
 from segkit.training.augment import sampled_patch_size, spatial_settings
 
 CONFIG = AugmentConfig()
@@ -78,3 +79,47 @@ def test_single_axes_can_be_mirrored():
 def test_deformation_reads_beyond_the_patch():
     config = AugmentConfig(p_rotation=0, p_scaling=0, p_elastic=0.1)
     assert sampled_patch_size(spatial_settings((85, 85), config), config) == (100, 100)
+
+
+PAIRS = (("left", "right"),)
+
+
+@pytest.mark.parametrize(
+    ("patch", "sides", "axes", "angle"),
+    [
+        ((64, 64, 64), PatchSides(pairs=PAIRS, axis=2), (0, 1, 2), 30),
+        ((64, 64, 64), PatchSides(axis=2, apart=True), (0, 1), 30),
+        ((64, 64), PatchSides(pairs=PAIRS, axis=1), (0, 1), 30),
+        ((64, 64), PatchSides(axis=1, apart=True), (0,), 30),
+        # Left and right are not in the plane: nothing changes.
+        ((64, 64), PatchSides(pairs=PAIRS), (0, 1), 180),
+        ((64, 64), PatchSides(apart=True), (0, 1), 180),
+        # Nobody knows where they are.
+        ((64, 64), PatchSides(apart=True, known=False), (), 30),
+        # Turned in slices that run between left and right, or across them.
+        ((20, 256, 224), PatchSides(pairs=PAIRS, axis=1), (0, 1, 2), 30),
+        ((20, 256, 224), PatchSides(pairs=PAIRS, axis=0), (0, 1, 2), 180),
+        ((31, 20), PatchSides(pairs=PAIRS, axis=1), (0, 1), 15),
+        # The labels do not tell them apart.
+        ((64, 64), PatchSides(axis=1), (0, 1), 180),
+    ],
+)
+def test_left_and_right_stay_what_they_are(patch, sides, axes, angle):
+    settings = spatial_settings(patch, CONFIG, sides)
+    assert settings.mirror_axes == axes
+    assert settings.max_angle_degrees == angle
+    assert settings.side_axis == (sides.axis if sides.matter else None)
+
+
+def test_what_the_recipe_asks_for_is_done_to_left_and_right_too():
+    apart = PatchSides(axis=2, apart=True)
+    assert spatial_settings((8, 8, 8), AugmentConfig(mirror=(2,)), apart).mirror_axes == (2,)
+    wide = AugmentConfig(rotation_degrees=90)
+    assert spatial_settings((8, 8), wide, PatchSides(pairs=PAIRS, axis=1)).max_angle_degrees == 90
+
+
+def test_pairs_without_a_known_axis_are_refused_where_anything_is_mirrored():
+    unknown = PatchSides(pairs=PAIRS, known=False)
+    with pytest.raises(UserError, match='"left_right_axis": "x"'):
+        spatial_settings((8, 8), CONFIG, unknown)
+    assert spatial_settings((8, 8), AugmentConfig(mirror=False), unknown).mirror_axes == ()

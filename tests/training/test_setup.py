@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from segkit.config import LossConfig, OptimizerConfig, Recipe, SamplingConfig
+from segkit.config import AugmentConfig, LossConfig, OptimizerConfig, Recipe, SamplingConfig
 from segkit.dataset.labels import LabelClass, LabelSchema
+from segkit.dataset.sides import Sides
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
@@ -273,3 +274,22 @@ def test_a_short_training_in_bf16_ends_where_one_in_fp32_ends():
     last, last_rounded = np.mean(exact[-20:]), np.mean(rounded[-20:])
     assert last < 0.6 * exact[0]
     assert last_rounded == pytest.approx(last, abs=0.02)
+
+
+SIDED = LabelSchema(
+    classes=tuple(LabelClass(name=name, value=i) for i, name in enumerate(("l", "m", "r"), 1))
+)
+
+
+def test_labels_are_swapped_where_the_axis_between_left_and_right_is_mirrored():
+    plan = replace(PLAN, orientation="LPS")
+    sided = replace(task(), plan=plan, schema=SIDED, sides=Sides(pairs=(("l", "r"),)))
+    swap = build_parts(sided, None, torch.device("cpu")).augment.swap
+    assert (swap.axis, swap.classes, swap.overlapping) == (2, (2, 1, 0), False)
+    for other in (
+        replace(sided, sides=None),  # looks like a pair, but nobody said so: not mirrored
+        replace(sided, sides=Sides(pairs=())),
+        replace(sided, recipe=replace(sided.recipe, augment=AugmentConfig(mirror=(0, 1)))),
+    ):
+        assert build_parts(other, None, torch.device("cpu")).augment.swap is None
+    assert replace(sided, sides=None).spatial.mirror_axes == (0, 1)

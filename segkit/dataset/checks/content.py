@@ -6,9 +6,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from segkit.dataset.checks.labels import check_labels, turned_round
+from segkit.dataset.checks.sides import check_sides
 from segkit.dataset.checks.structures import check_unannotated
 from segkit.dataset.image_io import KNOWN_ENDINGS, READERS, check_reader
-from segkit.dataset.problems import Problem, problem
+from segkit.dataset.labels import LabelSchema
+from segkit.dataset.problems import LABEL_CODES, Problem, problem
 from segkit.errors import UserError, closest, nearest
 from segkit.json_text import is_int, shown
 
@@ -21,6 +23,8 @@ OPTIONAL = (
     "ignore_label",
     "label_encoding",
     "unannotated",
+    "mirror_pairs",
+    "left_right_axis",
 )
 HARMLESS = (
     *("name", "description", "reference", "release", "licence", "license", "converted_by"),
@@ -58,7 +62,15 @@ def check_content(content: Any, source: object) -> list[Problem]:
         found += _check_ending(content["file_ending"], f"{source}, key file_ending")
     if "labels" in content:
         found += check_labels(content, source)
-    return found + _check_optional(content, source)
+    found += _check_optional(content, source)
+    return found + check_sides(content, _schema(content, found), source)
+
+
+def _schema(content: Mapping[str, Any], found: Collection[Problem]) -> LabelSchema | None:
+    """Return the labels, or None where they are not understood."""
+    if "labels" not in content or {one.code for one in found} & LABEL_CODES:
+        return None
+    return LabelSchema.from_description(content["labels"], content)
 
 
 def is_v1(content: Mapping[str, Any]) -> bool:

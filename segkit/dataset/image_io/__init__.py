@@ -35,6 +35,7 @@ from segkit.types import Geometry, Volume
 __all__ = [
     "COMPANION_ENDINGS",
     "KNOWN_ENDINGS",
+    "PLANES",
     "READERS",
     "SPACING_TOLERANCE",
     "Header",

@@ -11,10 +11,12 @@ from segkit.training.augment.settings import (
     sampled_patch_size,
     spatial_settings,
 )
+from segkit.training.augment.turns import LabelSwap
 
 __all__ = [
     "Augmenter",
     "CascadeAugmenter",
+    "LabelSwap",
     "SpatialSettings",
     "as_input",
     "sampled_patch_size",

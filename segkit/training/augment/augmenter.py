@@ -12,7 +12,7 @@ from segkit.training.augment.choices import Batch
 from segkit.training.augment.settings import SpatialSettings
 from segkit.training.augment.spatial import rotate_scale_crop
 from segkit.training.augment.steps import change_intensities, drop_channels
-from segkit.training.augment.turns import mirror, turn
+from segkit.training.augment.turns import LabelSwap, mirror, turn
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Augmenter:
     """One a channel: set it to zero at invalid voxels (normalised inside the mask only)."""
     reference_maps: int | None = None
     """How many of the label maps say what is invalid, the first ones; None: all."""
+    swap: LabelSwap | None = None
+    """Labels that change places between left and right."""
 
     @torch.no_grad()
     def __call__(
@@ -54,7 +56,7 @@ class Augmenter:
         first_axis = int(self.settings.dummy_2d)
         batch = Batch(image=image, config=self.config, generator=generator, first_axis=first_axis)
         change_intensities(batch)
-        mirror(image, seg, self.settings.mirror_axes, generator)
+        mirror(image, seg, self.settings.mirror_axes, generator, self.swap)
         if any(self.mask_channels):
             # A structure that is ignored in a case does not tell where it is invalid; others do.
             # Arithmetic, for comparisons and fills by masks are slow on a CPU.

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 from segkit.config import AugmentConfig
 from segkit.errors import UserError
+from segkit.planning.sides import PatchSides
 
 ANISOTROPY = 3.0
 """A 3D patch whose longest edge is more than this many times its first is rotated in-plane."""
 ELONGATED_2D = 1.5
 """A 2D patch with a larger ratio of edges is rotated by small angles only."""
+UPRIGHT = 30.0
+"""Largest angle in degrees where labels tell left from right."""
+NO_SIDES = PatchSides()
 SCALING_MARGIN = 0.85
 """The sampled patch is divided by this to leave room for scaling."""
 
@@ -28,24 +32,46 @@ class SpatialSettings:
     """Rotate and scale only within the slices along axis 0, all slices alike."""
     mirror_axes: tuple[int, ...]
     """Spatial axes (0 = first) that may be flipped; empty without mirroring."""
+    side_axis: int | None = None
+    """Axis between left and right, where that matters: it takes no other's place."""
 
 
-def spatial_settings(patch_size: tuple[int, ...], config: AugmentConfig) -> SpatialSettings:
+def spatial_settings(
+    patch_size: tuple[int, ...], config: AugmentConfig, sides: PatchSides = NO_SIDES
+) -> SpatialSettings:
     """Choose rotation and mirroring for a patch of 2 or 3 axes: nnU-Net's, or the recipe's.
 
+    Where labels tell left from right, a patch is not turned upside down unless the recipe says so:
+    what is left would come to lie right, and be called left still.
+
+    Args:
+        patch_size: 2 or 3 axes.
+        config: The recipe's.
+        sides: What the patch has to do with left and right.
+
     Raises:
-        UserError: axes to mirror that the patch does not have.
+        UserError: axes to mirror that the patch does not have; labels that are to change places
+            nobody knows where.
     """
     dummy_2d = len(patch_size) == 3 and _kept_apart(patch_size, config)
     angle = config.rotation_degrees
     if angle is None:
         angle = _default_angle(patch_size, dummy_2d)
+        angle = min(angle, UPRIGHT) if _turns_sides(sides, dummy_2d) else angle
     return SpatialSettings(
         patch_size=tuple(patch_size),
         max_angle_degrees=angle,
         dummy_2d=dummy_2d,
-        mirror_axes=_mirror_axes(len(patch_size), config),
+        mirror_axes=_mirror_axes(len(patch_size), config, sides),
+        side_axis=sides.axis if sides.matter else None,
     )
+
+
+def _turns_sides(sides: PatchSides, dummy_2d: bool) -> bool:
+    """Whether rotation moves what is left to the right."""
+    unknown = not sides.known
+    inside = sides.axis is not None and not (dummy_2d and sides.axis == 0)
+    return sides.matter and (unknown or inside)
 
 
 def _kept_apart(patch_size: tuple[int, ...], config: AugmentConfig) -> bool:
@@ -54,9 +80,16 @@ def _kept_apart(patch_size: tuple[int, ...], config: AugmentConfig) -> bool:
     return config.dummy_2d
 
 
-def _mirror_axes(ndim: int, config: AugmentConfig) -> tuple[int, ...]:
+def _mirror_axes(ndim: int, config: AugmentConfig, sides: PatchSides) -> tuple[int, ...]:
+    """The recipe's axes; where it leaves the choice, those that leave left and right alone."""
+    if config.mirror and sides.pairs and not sides.known:
+        what = "mirror_pairs are given, but nobody says which axis runs between left and right"
+        fix = 'add "left_right_axis": "x" (columns), "y" (rows) or "z" (slices) to dataset.json'
+        raise UserError(what, where="dataset.json", fix=fix)
     if isinstance(config.mirror, bool):
-        return tuple(range(ndim)) if config.mirror else ()
+        if not config.mirror or (sides.apart and not sides.known):
+            return ()
+        return tuple(axis for axis in range(ndim) if not (sides.apart and axis == sides.axis))
     if beyond := [axis for axis in config.mirror if axis >= ndim]:
         what = f"there is no axis {beyond[0]} to mirror: the patch has {ndim}"
         fix = f"choose from {list(range(ndim))}; true stands for all"

@@ -8,6 +8,7 @@ from itertools import combinations
 import torch
 
 from segkit.config import AugmentConfig
+from segkit.dataset.labels import BACKGROUND, INVALID
 from segkit.training.augment import draw
 from segkit.training.augment.settings import SpatialSettings
 
@@ -33,12 +34,14 @@ class Turn:
 def equal_axes(settings: SpatialSettings) -> tuple[int, ...]:
     """The spatial axes that may take each other's place: the largest group of equal edges.
 
-    Not the axis across slices that are kept apart. Empty where there are no two.
+    Not the axis across slices that are kept apart, nor one between left and right. Empty where
+    there are no two.
     """
     patch = settings.patch_size
-    free = range(1 if settings.dummy_2d else 0, len(patch))
+    first_free = 1 if settings.dummy_2d else 0
+    free = [axis for axis in range(first_free, len(patch)) if axis != settings.side_axis]
     groups = [tuple(axis for axis in free if patch[axis] == patch[first]) for first in free]
-    largest = max(groups, key=len)
+    largest = max(groups, key=len, default=())
     return largest if len(largest) > 1 else ()
 
 
@@ -87,12 +90,49 @@ def turn(
             batch[i] = chosen(batch[i].clone())
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelSwap:
+    """Labels that change places when a sample is flipped between left and right."""
+
+    axis: int
+    """The spatial axis between left and right."""
+    classes: tuple[int, ...]
+    """Number of the class (or structure) that takes the place of each, from 0 on."""
+    overlapping: bool = False
+    """The label maps are structures, one each."""
+
+    def __call__(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return (L, *S) label maps with the labels of each pair exchanged.
+
+        Where there are more maps than one a structure, they are those of several segmentations,
+        one after the other. Background, invalid and ignored voxels stay what they are.
+        """
+        if self.overlapping:
+            count = len(self.classes)
+            starts = range(0, len(maps), count)
+            order = [start + number for start in starts for number in self.classes]
+            return maps[order]
+        ignored = 1 + len(self.classes)
+        indices = (INVALID, BACKGROUND, *(1 + number for number in self.classes), ignored)
+        table = torch.tensor(indices, dtype=maps.dtype, device=maps.device)
+        return table[maps.long() - INVALID]
+
+
 def mirror(
-    image: torch.Tensor, seg: torch.Tensor, axes: tuple[int, ...], generator: torch.Generator
+    image: torch.Tensor,
+    seg: torch.Tensor,
+    axes: tuple[int, ...],
+    generator: torch.Generator,
+    swap: LabelSwap | None = None,
 ) -> None:
-    """Flip each sample along each of the spatial ``axes`` with probability 1/2, in place."""
+    """Flip each sample along each of the spatial ``axes`` with probability 1/2, in place.
+
+    Where it is flipped between left and right, labels change places.
+    """
     flips = draw.fires(generator, (image.shape[0], len(axes)), 0.5)
     for i, chosen in enumerate(flips.tolist()):
         turned = [axis + 1 for axis, flip in zip(axes, chosen, strict=True) if flip]
         if turned:
             image[i], seg[i] = image[i].flip(turned), seg[i].flip(turned)
+        if swap is not None and swap.axis + 1 in turned:
+            seg[i] = swap(seg[i])
