@@ -167,13 +167,25 @@ class Evaluate(Common):
     references: Path = flag(
         "-r", "--references", help="folder", type=Path, required=True, metavar="REF"
     )
-    description: Path = flag(
+    description: Path | None = flag(
         "-d",
         "--dataset-json",
         help="dataset.json of the dataset; that of a model evaluates only what the model predicts",
         type=Path,
-        required=True,
         metavar="DATASET_JSON",
+    )
+    labels: tuple[str, ...] = flag(
+        "--labels",
+        help="in place of a dataset.json: the values to judge, e.g. 1 2 or liver=1 tumour=2",
+        default=(),
+        nargs="+",
+        metavar="[NAME=]VALUE",
+    )
+    ignore_label: int | None = flag(
+        "--ignore-label",
+        help="with --labels: value of voxels that nobody annotated",
+        type=int,
+        metavar="VALUE",
     )
     output: Path | None = flag(
         "-o", "--output", help="folder for the reports (default PRED)", type=Path, metavar="OUT"

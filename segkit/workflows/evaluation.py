@@ -8,8 +8,9 @@ from pathlib import Path
 from segkit import options as opt
 from segkit.dataset.cases import Case
 from segkit.dataset.description import DatasetDescription
-from segkit.errors import listing
+from segkit.errors import UsageError, listing
 from segkit.evaluation.case import CasePair
+from segkit.evaluation.labels_alone import labels_alone
 from segkit.evaluation.pairs import find_label_map
 from segkit.evaluation.scoring import check_scoring
 from segkit.evaluation.summary import Summary, evaluate_folders, evaluate_pairs, save_summary
@@ -24,7 +25,7 @@ def evaluate(options: opt.Evaluate) -> Outcome:
     summary = evaluate_folders(
         options.predictions,
         options.references,
-        _judged_description(options.description),
+        _judged(options),
         scoring=check_scoring(
             options.metrics or None,
             nsd_tolerance_mm=options.nsd_tolerance_mm,
@@ -34,6 +35,19 @@ def evaluate(options: opt.Evaluate) -> Outcome:
         jobs=options.jobs,
     )
     return Outcome(text=_write_report(summary, options.output or options.predictions))
+
+
+def _judged(options: opt.Evaluate) -> DatasetDescription:
+    """Return what is judged: a dataset.json, or the labels named on the command line."""
+    if (options.description is None) == (not options.labels):
+        fix = "give -d DATASET_JSON, or for example --labels 1 2"
+        raise UsageError("what is judged: either a dataset.json or --labels", fix=fix)
+    if options.description is None:
+        return labels_alone(options.labels, options.predictions, options.ignore_label)
+    if options.ignore_label is not None:
+        fix = "leave it out: dataset.json says which label is ignored"
+        raise UsageError("--ignore-label goes with --labels", fix=fix)
+    return _judged_description(options.description)
 
 
 def _judged_description(path: Path) -> DatasetDescription:
