@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -22,6 +24,12 @@ class Precision:
 
     device_type: str
     dtype: torch.dtype
+
+    @property
+    def name(self) -> PrecisionName:
+        """What a recipe calls it; never auto."""
+        names: dict[str, PrecisionName] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+        return names[str(self.dtype).removeprefix("torch.")]
 
     @property
     def exact(self) -> Precision:
@@ -52,7 +60,7 @@ class Precision:
 
 
 def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
-    """Resolve ``auto``: fp16 on CUDA, bf16 where the CPU multiplies it natively, else fp32.
+    """Resolve ``auto``: fp16 on CUDA, bf16 on CPUs that are faster in it, else fp32.
 
     Raises:
         UserError: unknown name, or fp16 was asked for on a CPU.
@@ -62,7 +70,7 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     if name not in (names := get_args(PrecisionName)):
         raise UserError(f"unknown precision {name!r}", fix=f"use one of {', '.join(names)}")
     if name == "auto":
-        native = {"cuda": "fp16", "cpu": "bf16" if _cpu_has_bf16() else "fp32"}
+        native = {"cuda": "fp16", "cpu": "bf16" if _cpu_is_faster_in_bf16() else "fp32"}
         name = native.get(device.type, "fp32")  # type: ignore[assignment]
     if name == "fp16" and device.type == "cpu":
         fix = "use bf16, fp32 or auto"
@@ -86,8 +94,40 @@ def channels_last_format(ndim: int) -> torch.memory_format:
     return {4: torch.channels_last, 5: torch.channels_last_3d}[ndim]
 
 
-def _cpu_has_bf16() -> bool:
+GAIN = 0.9
+"""bf16 must take less than this share of the time of fp32, so that a near tie has one winner."""
+
+
+@functools.cache
+def _cpu_is_faster_in_bf16() -> bool:
+    """Whether the CPU has instructions for bf16, and convolves faster with them.
+
+    Having them is not enough: some CPUs, or virtual machines that hide the matrix units, are
+    slower in it. It is measured in a few hundredths of a second, once a process.
+    """
     import torch
 
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
+        return False
+    exact, reduced = convolution_seconds(torch.float32, torch.bfloat16)
+    return reduced < GAIN * exact
+
+
+def convolution_seconds(*dtypes: torch.dtype) -> list[float]:
+    """Time a small convolution like those of a U-Net in each format: the best of some tries."""
+    import torch
+
+    features = channels_last(torch.ones(1, 32, 8, 24, 24))
+    kernels = channels_last(torch.ones(32, 32, 3, 3, 3))
+    best = [float("inf")] * len(dtypes)
+    # In turn, so that what else the machine does slows all down; the first try is to warm up.
+    with torch.inference_mode():
+        for attempt in range(3):
+            for i, dtype in enumerate(dtypes):
+                operands = features.to(dtype), kernels.to(dtype)
+                begun = time.perf_counter()
+                torch.nn.functional.conv3d(*operands, padding=1)
+                seconds = time.perf_counter() - begun
+                best[i] = min(best[i], seconds) if attempt else best[i]
+    return best

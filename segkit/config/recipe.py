@@ -29,7 +29,7 @@ class Recipe:
     name: str = "default"
     seed: int = 0
     precision: PrecisionName = "auto"
-    """auto: fp16 on CUDA; bf16 on CPUs that compute it natively; fp32 elsewhere."""
+    """auto: fp16 on CUDA; bf16 on CPUs that are measured to be faster in it; fp32 elsewhere."""
     final_validation: bool = True
     """Predict and evaluate the fold's validation cases after training."""
     schedule: ScheduleConfig = ScheduleConfig()

@@ -14,6 +14,7 @@ from segkit.checkpoint import load_checkpoint, save_checkpoint
 from segkit.errors import UserError, listing
 from segkit.files import write_json
 from segkit.planning.sides import explain_sides
+from segkit.precision import choose_precision
 from segkit.runtime import StopRequested, deferred_interrupts, log
 from segkit.structs import to_mapping
 from segkit.training.clock import Clock
@@ -159,7 +160,8 @@ def _begin(task: TrainingTask, source: PatchSource, run: RunSettings) -> RunReco
     if run.budget_seconds is not None:
         left = run.budget_seconds - (time.monotonic() - run.started)
     _tell_what_is_settled(task)
-    settled = replace(task, recipe=task.settled_recipe)
+    precision = choose_precision(task.recipe.precision, run.device).name
+    settled = replace(task, recipe=replace(task.settled_recipe, precision=precision))
     paced = with_pace(settled, source, run.device, left)
     return RunRecord(
         requested=task.recipe,

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from segkit import precision
 from segkit.errors import UserError
 from segkit.networks.build import build_network
 from segkit.planning.plan import NetworkPlan
@@ -65,6 +66,32 @@ def test_names_are_resolved_for_the_device():
     assert choose_precision("auto", CUDA).dtype == torch.float16
     assert choose_precision("auto", CPU).dtype in (torch.float32, torch.bfloat16)
     assert choose_precision("fp32", CUDA).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "seconds", "expected"),
+    [
+        ({"avx512_bf16": True}, (1.0, 0.5), torch.bfloat16),
+        ({"amx_bf16": True}, (1.0, 0.5), torch.bfloat16),
+        ({"avx512_bf16": True}, (1.0, 0.95), torch.float32),
+        ({"avx512_bf16": True}, (1.0, 3.0), torch.float32),
+        ({"avx2": True}, (1.0, 0.5), torch.float32),
+    ],
+)
+def test_a_cpu_computes_in_what_it_is_faster_in(monkeypatch, capabilities, seconds, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(precision, "convolution_seconds", lambda *dtypes: seconds)
+    measure = precision._cpu_is_faster_in_bf16.__wrapped__
+    monkeypatch.setattr(precision, "_cpu_is_faster_in_bf16", measure)
+    assert choose_precision("auto", CPU).dtype == expected
+
+
+def test_the_choice_is_measured_once_and_has_a_name():
+    assert choose_precision("auto", CPU) == choose_precision("auto", CPU)
+    assert choose_precision("auto", CPU).name in ("fp32", "bf16")
+    assert choose_precision("auto", CUDA).name == "fp16"
+    assert choose_precision("bf16", CPU).exact == choose_precision("fp32", CPU)
+    assert all(0 < seconds < 10 for seconds in precision.convolution_seconds(torch.float32))
 
 
 @pytest.mark.parametrize(("name", "message"), [("fp16", "needs a GPU"), ("fp64", "unknown")])

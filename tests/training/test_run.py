@@ -120,6 +120,7 @@ def test_what_plan_and_data_decide_is_told_and_recorded_once(tmp_path, caplog):
     weights = record.resolved.loss.class_weights
     assert weights == pytest.approx({"background": 1.53, "a": 8.82, "never": 1.53}, rel=1e-2)
     assert record.resolved.loss.invalid_voxels == "background"
+    assert record.resolved.precision == "fp32"
     assert record.requested == task.recipe
     changed = replace(task, frequencies={"background": 0.5, "a": 0.25, "never": 0.25})
     longer = replace(task.recipe, schedule=replace(task.recipe.schedule, epochs=2))
