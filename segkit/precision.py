@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,7 +13,7 @@ from segkit.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -38,7 +38,7 @@ class Precision:
 
         return replace(self, dtype=torch.float32)
 
-    def forward(self, network: nn.Module, image: Tensor) -> Any:
+    def forward(self, network: Callable[[Tensor], Any], image: Tensor) -> Any:
         """Run a network in this number format, its features laid out as the device likes them.
 
         On a CPU the channels of a voxel lie side by side: oneDNN computes on that layout as it is

@@ -6,6 +6,7 @@ from segkit.config.cascade import CascadeConfig
 from segkit.config.loss import InvalidVoxels, LossConfig
 from segkit.config.optimizer import OptimizerConfig
 from segkit.config.recipe import (
+    Compiling,
     Recipe,
     apply_settings,
     load_recipe,
@@ -20,6 +21,7 @@ __all__ = [
     "AugmentConfig",
     "AveragingConfig",
     "CascadeConfig",
+    "Compiling",
     "ExtraTransform",
     "IntensityStep",
     "InvalidVoxels",

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -21,6 +21,8 @@ from segkit.errors import UserError, nearest
 from segkit.precision import PrecisionName
 from segkit.structs import from_mapping, to_mapping
 
+Compiling = Literal["auto", "on", "off"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -30,6 +32,11 @@ class Recipe:
     seed: int = 0
     precision: PrecisionName = "auto"
     """auto: fp16 on CUDA; bf16 on CPUs that are measured to be faster in it; fp32 elsewhere."""
+    compile: Compiling = "auto"
+    """Compile the training step: auto does on GPUs under Linux, in runs of half an hour and more.
+    Where it fails a line says so, and training goes on without."""
+    deterministic: bool = False
+    """Use only algorithms whose results never vary; slower on a GPU, without effect on a CPU."""
     final_validation: bool = True
     """Predict and evaluate the fold's validation cases after training."""
     schedule: ScheduleConfig = ScheduleConfig()

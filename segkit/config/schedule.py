@@ -21,6 +21,11 @@ class ScheduleConfig:
     early_stopping: int | None = None
     """End after so many epochs without a new best of the smoothed Dice; null trains to the end."""
 
+    @property
+    def steps(self) -> int:
+        """Of the whole run, where no time budget rules."""
+        return self.epochs * self.iterations_per_epoch
+
     def __post_init__(self) -> None:
         check(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
         count = self.iterations_per_epoch

@@ -19,9 +19,13 @@ from segkit.precision import channels_last_format
 
 
 def is_channels_last_on_cpu(features: Tensor) -> bool:
-    """Whether :func:`channels_last_norm` is for them; those in both layouts at once are not."""
+    """Whether :func:`channels_last_norm` is for them; those in both layouts at once are not.
+
+    Nor is it for compilers, which see through torch's own operations only.
+    """
     return (
         features.device.type == "cpu"
+        and not torch.compiler.is_compiling()
         and not features.is_contiguous()
         and features.is_contiguous(memory_format=channels_last_format(features.ndim))
     )

@@ -74,8 +74,7 @@ def with_pace(
         device: Likewise.
         seconds: What is left of the time budget; None where the schedule counts epochs.
     """
-    schedule = task.recipe.schedule
-    steps: float = schedule.epochs * schedule.iterations_per_epoch
+    steps: float = task.recipe.schedule.steps
     given = task.recipe.sampling.batch_size is not None
     if device.type == "cuda" and not given:
         task = fitting_task(task, source, device)

@@ -43,6 +43,8 @@ class TrainingParts:
     """Everything the loop uses."""
 
     network: nn.Module
+    compiled: Callable[[Tensor], Any] | None = None
+    """The same network, sharing its weights, for training steps."""
     stepper: Stepper
     average: WeightAverage | None = None
     """Follows the weights of the network, where the recipe wants it."""
@@ -66,8 +68,10 @@ class TrainingParts:
 
     def forward(self, image: Tensor, *, exact: bool = False) -> Any:
         """Run the network that is trained; ``exact``: in float32, whatever the precision."""
-        precision = self.precision.exact if exact else self.precision
-        return precision.forward(self.network, image)
+        if exact:
+            return self.precision.exact.forward(self.network, image)
+        network = self.network if self.compiled is None else self.compiled
+        return self.precision.forward(network, image)
 
 
 def load_batch(loader: PatchLoader, device: torch.device) -> Batch:

@@ -18,6 +18,8 @@ from segkit.precision import choose_precision
 from segkit.runtime import StopRequested, deferred_interrupts, log
 from segkit.structs import to_mapping
 from segkit.training.clock import Clock
+from segkit.training.compiling import wants_compiling, with_compiled
+from segkit.training.determinism import deterministic_algorithms
 from segkit.training.hooks import (
     checkpoint_content,
     checkpointer,
@@ -75,23 +77,36 @@ def train_fold(
             that do not fit at all; the loss diverged.
     """
     check_folder(folder, run)
-    if run.resume:
-        record = continued_record(folder, task.recipe, run.budget_seconds)
-    else:
-        record = _begin(task, source, run)
-    parts = build_parts(replace(task, recipe=record.resolved), source, run.device)
-    state = TrainingState()
-    if run.resume:
-        state = restore(parts, load_checkpoint(folder / "last.pt", device=run.device))
-        log.info("going on after epoch %d (%d steps)", state.epoch, state.iteration)
-    else:
-        if run.pretrained is not None:
-            for line in initialize_from(parts.network, run.pretrained, task):
-                log.info("%s", line)
-        _clear(folder)
-    write_json(folder / "recipe.json", to_mapping(record))
-    _train(parts, record, state, folder, started=run.started, draw=draw)
+    begun = continued_record(folder, task.recipe, run.budget_seconds) if run.resume else None
+    budget = run.budget_seconds if begun is None else begun.budget_seconds
+    with deterministic_algorithms(task.recipe.deterministic, budget_seconds=budget):
+        record = begun or _begin(task, source, run)
+        settled = replace(task, recipe=record.resolved)
+        parts = build_parts(settled, source, run.device)
+        state = _restored(parts, folder, run) if run.resume else _fresh(parts, task, folder, run)
+        write_json(folder / "recipe.json", to_mapping(record))
+        if record.resolved.compile == "on":
+            parts = with_compiled(parts, settled.input_shape)
+        _train(parts, record, state, folder, started=run.started, draw=draw)
     return state
+
+
+def _restored(parts: TrainingParts, folder: Path, run: RunSettings) -> TrainingState:
+    """Load what a session before has saved."""
+    state = restore(parts, load_checkpoint(folder / "last.pt", device=run.device))
+    log.info("going on after epoch %d (%d steps)", state.epoch, state.iteration)
+    return state
+
+
+def _fresh(
+    parts: TrainingParts, task: TrainingTask, folder: Path, run: RunSettings
+) -> TrainingState:
+    """Begin, with other weights where there are any, and clear what was there."""
+    if run.pretrained is not None:
+        for line in initialize_from(parts.network, run.pretrained, task):
+            log.info("%s", line)
+    _clear(folder)
+    return TrainingState()
 
 
 def _train(
@@ -105,7 +120,7 @@ def _train(
 ) -> None:
     schedule = record.resolved.schedule
     clock = Clock(
-        total_iterations=schedule.epochs * schedule.iterations_per_epoch,
+        total_iterations=schedule.steps,
         budget_seconds=record.budget_seconds,
         started=started,
         spent=state.seconds,
@@ -162,10 +177,11 @@ def _begin(task: TrainingTask, source: PatchSource, run: RunSettings) -> RunReco
     _tell_what_is_settled(task)
     precision = choose_precision(task.recipe.precision, run.device).name
     settled = replace(task, recipe=replace(task.settled_recipe, precision=precision))
-    paced = with_pace(settled, source, run.device, left)
+    recipe = with_pace(settled, source, run.device, left).recipe
+    compiled = wants_compiling(recipe.compile, run.device, recipe.schedule.steps, left)
     return RunRecord(
         requested=task.recipe,
-        resolved=paced.recipe,
+        resolved=replace(recipe, compile="on" if compiled else "off"),
         budget_seconds=run.budget_seconds,
         pretrained=None if run.pretrained is None else run.pretrained.origin,
     )

@@ -84,6 +84,12 @@ class TrainingTask:
         return self.recipe.sampling.batch_size or self.configured.batch_size
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(B, C, *S) of every batch that the network sees in training."""
+        channels = input_channels(self.plan, self.configuration, self.schema)
+        return (self.batch_size, channels, *self.patch_size)
+
+    @property
     def loss(self) -> LossConfig:
         """The recipe's loss with what it leaves to plan and data settled: weights in numbers.
 
@@ -157,7 +163,7 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
     torch.manual_seed(_seed(task)[0] * 1000 + _seed(task)[1])
     network = build_network(
         configured.network,
-        in_channels=input_channels(task.plan, task.configuration, task.schema),
+        in_channels=task.input_shape[1],
         out_channels=task.schema.num_outputs,
         deep_supervision=recipe.loss.deep_supervision,
     ).to(device)

@@ -31,7 +31,7 @@ REGIONS = LabelSchema(
 TWICE_THREE = ["epochs=2", "iterations_per_epoch=3", "validation_iterations=2"]
 CLOCK_FIELDS = {"seconds", "data_wait_share", "eta_seconds", "longest_closing"}
 RECIPES = {
-    "default": [],
+    "default": ["deterministic=true"],
     "averaged adam": ["optimizer.name=adam", "averaging.decay=0.9", "annealing=cosine"],
     "accumulated adamw": [
         *("optimizer.name=adamw", "amsgrad=true", "accumulate=2", "warmup=4"),
