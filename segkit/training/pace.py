@@ -12,6 +12,7 @@ import math
 import time
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from segkit.config import OptimizerConfig
@@ -19,7 +20,7 @@ from segkit.runtime import log
 from segkit.training.fitting import fitting_task, with_batch_size
 from segkit.training.parts import load_batch
 from segkit.training.patches import PatchSource
-from segkit.training.setup import TrainingTask, build_parts
+from segkit.training.setup import TrainingTask, build_parts, shrink_patch
 from segkit.training.step import train_step
 
 SMALLEST_BATCH = 2
@@ -29,6 +30,12 @@ ENOUGH_STEPS = 5000
 MOMENTUM_SHARE = 1 / 40
 """Largest share of a run over which momentum may average (1 / (1 - momentum) steps)."""
 SMALLEST_MOMENTUM = 0.9
+TIMING_SHARE = 0.05
+"""Largest share of a time budget that timing steps of the whole patch may take."""
+SMALL_PATCH = 1 / 8
+"""Share of the patch that steps are timed on first."""
+FEW_STEPS = 50
+"""With fewer little is learned."""
 
 
 def batch_size_for(seconds: float, seconds_per_sample: float, *, planned: int) -> int:
@@ -51,16 +58,49 @@ def adapt_optimizer(config: OptimizerConfig, steps: float) -> OptimizerConfig:
     return replace(config, momentum=limit, learning_rate=config.peak_learning_rate * gain)
 
 
-def seconds_per_sample(task: TrainingTask, source: PatchSource, device: torch.device) -> float:
-    """Time a step of the task on the smallest batch, per patch, after one to warm up."""
+def seconds_per_sample(
+    task: TrainingTask, source: PatchSource, device: torch.device, seconds: float
+) -> float:
+    """Time steps on the smallest batch, per patch.
+
+    Steps of a small patch say what those of the whole one will take, about; these are timed too
+    where that costs little of the budget.
+
+    Args:
+        task: What is to be trained.
+        source: Of patches.
+        device: Where it is trained.
+        seconds: The budget.
+    """
+    small = with_small_patch(task)
+    larger = math.prod(task.patch_size) / math.prod(small.patch_size)
+    each = larger * _timed_sample(small, source, device)
+    affordable = _TIMED * SMALLEST_BATCH * each <= TIMING_SHARE * seconds
+    return _timed_sample(task, source, device) if larger > 1 and affordable else each
+
+
+_TIMED = 2
+"""Steps: one to warm up, and one that counts."""
+
+
+def _timed_sample(task: TrainingTask, source: PatchSource, device: torch.device) -> float:
     size = min(SMALLEST_BATCH, task.batch_size)
     parts = build_parts(with_batch_size(task, size), source, device)
     begun = 0.0
-    for iteration in range(2):
+    for iteration in range(_TIMED):
         begun = time.monotonic()
         batch = load_batch(parts.train_loader, device)
         train_step(parts, [batch], iteration)
     return (time.monotonic() - begun) / size
+
+
+def with_small_patch(task: TrainingTask) -> TrainingTask:
+    """Return the task with an eighth of its patch, or what the network can still halve."""
+    divisors = np.prod(np.asarray(task.configured.network.strides), axis=0).tolist()
+    voxels = int(math.prod(task.patch_size) * SMALL_PATCH)
+    size = shrink_patch(task.patch_size, divisors, voxels)
+    sampling = replace(task.recipe.sampling, patch_size=size, max_patch_voxels=None)
+    return replace(task, recipe=replace(task.recipe, sampling=sampling))
 
 
 def with_pace(
@@ -79,14 +119,25 @@ def with_pace(
     if device.type == "cuda" and not given:
         task = fitting_task(task, source, device)
     if seconds is not None:
-        each = seconds_per_sample(task, source, device) * task.recipe.optimizer.accumulate
+        log.info("timing steps, to choose a batch size for the time there is")
+        each = seconds_per_sample(task, source, device, seconds)
+        each *= task.recipe.optimizer.accumulate
         if not given:
             size = batch_size_for(seconds, each, planned=task.batch_size)
             task = with_batch_size(task, size)
         steps = max(seconds, 0.0) / (each * task.batch_size)
         log.info("batch size %d: about %d steps fit into the time", task.batch_size, steps)
+        if steps < FEW_STEPS:
+            log.warning("%s", _advice(task, steps))
     optimizer = adapt_optimizer(task.recipe.optimizer, steps)
     if optimizer != task.recipe.optimizer:
         text = "a short run: momentum %.3f, learning rate %.4f"
         log.info(text, optimizer.momentum, optimizer.learning_rate)
     return replace(task, recipe=replace(task.recipe, optimizer=optimizer))
+
+
+def _advice(task: TrainingTask, steps: float) -> str:
+    """Say what helps where too few steps fit into the time."""
+    voxels = int(math.prod(task.patch_size) * max(steps, 1) / FEW_STEPS)
+    remedy = f"give more time, or a smaller patch: --set sampling.max_patch_voxels={voxels}"
+    return f"in fewer than {FEW_STEPS} steps little is learned; {remedy}"

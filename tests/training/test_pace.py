@@ -1,9 +1,19 @@
 """The batch size under a time budget."""
 
-import pytest
+import math
 
-from segkit.config import OptimizerConfig
+import numpy as np
+import pytest
+import torch
+
+from segkit.config import OptimizerConfig, load_recipe
+from segkit.dataset.labels import LabelClass, LabelSchema
+from segkit.dataset.splits import Split
+from segkit.training import pace
 from segkit.training.pace import ENOUGH_STEPS, adapt_optimizer, batch_size_for
+from segkit.training.parts import Batch
+from segkit.training.setup import TrainingTask
+from tests.tiny import tiny_configuration, tiny_plan
 
 
 @pytest.mark.parametrize(
@@ -39,3 +49,91 @@ def test_what_is_low_enough_or_switched_off_stays():
     assert adapt_optimizer(low, 100) == low
     fixed = OptimizerConfig(adapt_to_short_runs=False)
     assert adapt_optimizer(fixed, 100) == fixed
+
+
+class Cases:
+    """Bright voxels are the class."""
+
+    def image(self, case_id):
+        return np.random.default_rng(0).normal(size=(1, 40, 40, 40)).astype(np.float32)
+
+    def seg(self, case_id):
+        return (self.image(case_id) > 1).astype(np.int16)
+
+    def locations(self, case_id):
+        return {1: np.argwhere(self.seg(case_id)[0])}
+
+
+def task_of(*settings, patch_size=(32, 32, 32)):
+    return TrainingTask(
+        plan=tiny_plan(tiny_configuration(stages=2, patch_size=patch_size, batch_size=7)),
+        configuration="3d_fullres",
+        schema=LabelSchema(classes=(LabelClass(name="a", value=1),)),
+        split=Split(train=("x",), val=("x",)),
+        fold=0,
+        recipe=load_recipe("default", settings),
+    )
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Steps take a second for every 1000 voxels of a batch; returns the patches timed so far."""
+    sizes, now = [], [0.0]
+
+    def step(parts, batches, iteration):
+        sizes.append(tuple(batches[0].image.shape[2:]))
+        now[0] += parts.train_loader.settings.batch_size * math.prod(sizes[-1]) / 1000
+
+    monkeypatch.setattr(pace, "train_step", step)
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        pace,
+        "load_batch",
+        lambda loader, _: Batch(torch.empty(2, 1, *loader.settings.final_size), 0),
+    )
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "patches"),
+    [
+        # Two steps of two whole patches would take 131 s.
+        (2600.0, [(16, 16, 16)] * 2),
+        (2700.0, [(16, 16, 16)] * 2 + [(32, 32, 32)] * 2),
+    ],
+)
+def test_timing_takes_a_small_share_of_the_budget(timed, seconds, patches):
+    each = pace.seconds_per_sample(task_of(), Cases(), torch.device("cpu"), seconds)
+    assert each == pytest.approx(32.768)
+    assert timed == patches
+
+
+def test_a_patch_that_cannot_be_smaller_is_timed_once(timed):
+    task = task_of(patch_size=(4, 4, 4))
+    assert pace.seconds_per_sample(task, Cases(), torch.device("cpu"), 1.0) == pytest.approx(0.064)
+    assert timed == [(4, 4, 4)] * 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps", "warned"), [(60.5 * 65.536, 60, False), (10.5 * 65.536, 10, True)]
+)
+def test_too_few_steps_are_warned_of_with_a_patch_that_allows_enough(
+    timed, caplog, seconds, steps, warned
+):
+    caplog.set_level("INFO", logger="segkit")
+    paced = pace.with_pace(task_of(), Cases(), torch.device("cpu"), seconds)
+    assert paced.batch_size == 2
+    told = [record.getMessage() for record in caplog.records]
+    assert told[:2] == [
+        "timing steps, to choose a batch size for the time there is",
+        f"batch size 2: about {steps} steps fit into the time",
+    ]
+    assert ("max_patch_voxels=6881" in caplog.text) == warned
+
+
+def test_accumulated_batches_count_as_time(timed):
+    task = task_of("accumulate=4", "sampling.batch_size=2")
+    paced = pace.with_pace(task, Cases(), torch.device("cpu"), 4000 * 4 * 65.536)
+    assert paced.recipe.optimizer.momentum == pytest.approx(0.99)
+    paced = pace.with_pace(task, Cases(), torch.device("cpu"), 800 * 4 * 65.536)
+    assert paced.recipe.optimizer.momentum == pytest.approx(0.95)
