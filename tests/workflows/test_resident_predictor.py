@@ -23,6 +23,15 @@ REGIONS = {
 STRUCTURES = {"labels": {"background": 0, "a": 1, "b": 2, "c": 4}, "label_encoding": "multilabel"}
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Sums of floats depend on how threads share them; one gives the same to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def noise(*shape, seed=0):
     return np.random.default_rng(seed).normal(10, 3, shape).astype(np.float32)
 
