@@ -6,20 +6,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segkit.api import (
+        evaluate,
+        plan,
+        plan_and_preprocess,
+        predict,
+        preprocess,
+        run,
+        train,
+        validate,
+    )
     from segkit.errors import UserError
     from segkit.workflows.predictor import Predictor
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "UserError", "__version__"]
+__all__ = [
+    "Predictor",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "plan",
+    "plan_and_preprocess",
+    "predict",
+    "preprocess",
+    "run",
+    "train",
+    "validate",
+]
 
-_HOMES = {"Predictor": "workflows.predictor", "UserError": "errors"}
-"""Module of every public name; imported when the name is first used, so that segkit is not slow."""
+_HOMES = {"Predictor": "segkit.workflows.predictor", "UserError": "segkit.errors"}
+"""Modules of public names that are not in ``segkit.api``."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    """Import what is public when it is first used, so that importing segkit takes no time."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "segkit.api")), name)
 
 
 def __dir__() -> list[str]:

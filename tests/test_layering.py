@@ -21,6 +21,7 @@ LAYERS = [
     {"interop"},
     {"report"},
     {"workflows"},
+    {"api"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from segkit import options
@@ -41,16 +38,3 @@ def add_arguments(parser: argparse.ArgumentParser, command: type[options.Common]
             parser.add_argument(*names, dest=field.name, default=suppressed, **details)
         else:
             parser.add_argument(field.name, **details)
-
-
-def make_options(
-    command: type[options.Common], parsed: Mapping[str, Any], *, started: float
-) -> options.Common:
-    """Turn parsed arguments into the command's options; the only reader of the environment."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in parsed.items()}
-    workdir = values.setdefault(
-        "workdir", Path(os.environ.get("SEGKIT_WORKDIR") or command.workdir)
-    )
-    raw = [Path(os.environ["nnUNet_raw"])] if os.environ.get("nnUNet_raw") else []
-    folders = (*raw, workdir / "raw")
-    return command(**values, raw_folders=folders, started=started)

@@ -19,9 +19,9 @@ from types import FrameType
 from typing import NoReturn
 
 import segkit
-from segkit.cli.commands import COMMANDS, add_arguments, make_options
+from segkit.cli.commands import COMMANDS, add_arguments
 from segkit.errors import UserError, nearest
-from segkit.options import Common
+from segkit.options import Common, make_options
 
 EXIT_DONE, EXIT_FAULT, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -71,10 +71,10 @@ def _command_line(arguments: Sequence[str] | None) -> int:
     started = time.monotonic()
     parsed = vars(build_parser().parse_args(arguments))
     name = parsed.pop("command")
-    options = make_options(COMMANDS[name][0], parsed, started=started)
-    verbosity = -1 if options.quiet else int(options.verbose)
+    verbosity = -1 if parsed.get("quiet") else int(parsed.get("verbose", False))
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        options = make_options(COMMANDS[name][0], parsed, started=started)
         return _run(name, options, verbosity)
     except UserError as error:
         return _fail(str(error), error.exit_code, verbosity)

@@ -7,6 +7,7 @@ from segkit.options.common import Common, Dataset, duration, fold
 from segkit.options.data import Convert, Plan, PlanAndPreprocess, Preprocess, Validate
 from segkit.options.interop import ImportNnunet
 from segkit.options.machine import Doctor
+from segkit.options.make import make_options
 from segkit.options.prediction import Ensemble, Evaluate, Predict
 from segkit.options.training import Demo, Run, Train, TrainingChoice
 
@@ -29,4 +30,5 @@ __all__ = [
     "Validate",
     "duration",
     "fold",
+    "make_options",
 ]

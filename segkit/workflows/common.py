@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from segkit import options as opt
 from segkit.dataset.cases import Case, training_cases
@@ -22,13 +23,17 @@ from segkit.planning.plan import (
 from segkit.planning.presets import PLANNERS
 from segkit.workspace import Workspace, find_dataset
 
+R = TypeVar("R")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(Generic[R]):
     """What a command has to say on stdout, and whether all is well (else exit code 1)."""
 
     text: str = ""
     ok: bool = True
+    result: R | None = None
+    """What it made, for the Python API."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from segkit.runtime import log
 from segkit.workflows.common import Outcome, read_description
 
 
-def evaluate(options: opt.Evaluate) -> Outcome:
+def evaluate(options: opt.Evaluate) -> Outcome[Summary]:
     """Compare two folders of label maps; see :class:`segkit.options.Evaluate`."""
     summary = evaluate_folders(
         options.predictions,
@@ -34,7 +34,8 @@ def evaluate(options: opt.Evaluate) -> Outcome:
         masks_dir=options.masks,
         jobs=options.jobs,
     )
-    return Outcome(text=_write_report(summary, options.output or options.predictions))
+    _write_report(summary, options.output or options.predictions)
+    return Outcome(text=render_table(summary), result=summary)
 
 
 def _judged(options: opt.Evaluate) -> DatasetDescription:
@@ -65,11 +66,10 @@ def evaluate_cases(
     output: Path,
     *,
     jobs: int | None,
-) -> str:
+) -> Summary:
     """Compare training cases, each predicted into a folder, with what is annotated of them.
 
-    Returns:
-        The table; the reports are written to ``output``.
+    The reports are written to ``output``.
     """
     pairs = [
         CasePair(
@@ -82,12 +82,13 @@ def evaluate_cases(
         for case, folder in predicted
         if case.label is not None
     ]
-    return _write_report(evaluate_pairs(pairs, description, jobs=jobs), output)
+    summary = evaluate_pairs(pairs, description, jobs=jobs)
+    _write_report(summary, output)
+    return summary
 
 
-def _write_report(summary: Summary, folder: Path) -> str:
-    """Write summary.json, cases.csv and report.html; returns the table."""
+def _write_report(summary: Summary, folder: Path) -> None:
+    """Write summary.json, cases.csv and report.html."""
     save_summary(summary, folder)
     write_evaluation_page(summary, folder / "report.html")
     log.info("report written to %s", folder / "report.html")
-    return render_table(summary)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from segkit import options as opt
 from segkit.inference.files import Writing, check_output_folder, look_for_images, predict_cases
 from segkit.inference.partners import check_shares
@@ -10,7 +12,7 @@ from segkit.workflows.common import Outcome
 from segkit.workflows.models import Loading, chosen_folders, describe_work, load_models
 
 
-def predict(options: opt.Predict) -> Outcome:
+def predict(options: opt.Predict) -> Outcome[tuple[Path, ...]]:
     """Segment images; see :class:`segkit.options.Predict`."""
     whole = (options.part_id, options.num_parts) == (0, 1)
     writing = Writing(
@@ -38,4 +40,5 @@ def predict(options: opt.Predict) -> Outcome:
     work.check([case for case in given.cases if case.id not in given.faults])
     written = predict_cases(work, given, options.output, writing)
     kept = f" ({written.kept} of them before)" if written.kept else ""
-    return Outcome(text=f"predicted {len(written.paths)} case(s){kept}, in {options.output}")
+    text = f"predicted {len(written.paths)} case(s){kept}, in {options.output}"
+    return Outcome(text=text, result=written.paths)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from segkit import options as opt
 from segkit.dataset.splits import load_or_make_splits
 from segkit.planning.plan import Plan
@@ -18,23 +20,24 @@ from segkit.workflows.common import (
 from segkit.workflows.plans import plan_dataset
 
 
-def plan(options: opt.Plan) -> Outcome:
+def plan(options: opt.Plan) -> Outcome[Plan]:
     """Plan a dataset; see :class:`segkit.options.Plan`."""
     dataset = open_dataset(options)
-    return Outcome(text="\n".join(_explained(dataset, plan_and_split(dataset, options))))
+    made = plan_and_split(dataset, options)
+    return Outcome(text="\n".join(_explained(dataset, made)), result=made)
 
 
-def preprocess(options: opt.Preprocess) -> Outcome:
+def preprocess(options: opt.Preprocess) -> Outcome[dict[str, Path]]:
     """Preprocess a dataset; see :class:`segkit.options.Preprocess`."""
-    return Outcome(text=_preprocess(*open_planned(options), options))
+    return _preprocess(*open_planned(options), options)
 
 
-def plan_and_preprocess(options: opt.PlanAndPreprocess) -> Outcome:
+def plan_and_preprocess(options: opt.PlanAndPreprocess) -> Outcome[Plan]:
     """Plan, then preprocess."""
     dataset = open_dataset(options)
     made = plan_and_split(dataset, options)
     done = _preprocess(as_planned(dataset, made), made, options)
-    return Outcome(text="\n".join([*_explained(dataset, made), done]))
+    return Outcome(text="\n".join([*_explained(dataset, made), done.text]), result=made)
 
 
 def _explained(dataset: OpenDataset, made: Plan) -> list[str]:
@@ -50,7 +53,10 @@ def plan_and_split(dataset: OpenDataset, options: opt.Plan) -> Plan:
     return made
 
 
-def _preprocess(dataset: OpenDataset, made: Plan, options: opt.Preprocess | opt.Plan) -> str:
+def _preprocess(
+    dataset: OpenDataset, made: Plan, options: opt.Preprocess | opt.Plan
+) -> Outcome[dict[str, Path]]:
+    """Preprocess; gives the folder of every configuration, which some share."""
     users: dict[str, list[str]] = {}
     for name in options.configurations or made.configurations:
         users.setdefault(made.stored_as(name), []).append(name)
@@ -59,8 +65,10 @@ def _preprocess(dataset: OpenDataset, made: Plan, options: opt.Preprocess | opt.
         dataset.description, dataset.cases, made, folders, jobs=options.jobs
     )
     cases = len(dataset.cases)
-    return "\n".join(
+    text = "\n".join(
         f"{', '.join(users[name])}: {count} case(s) preprocessed, {cases - count} unchanged, "
         f"in {folders[name]}"
         for name, count in redone.items()
     )
+    stores = {name: folders[store] for store, names in users.items() for name in names}
+    return Outcome(text=text, result=stores)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from segkit import options as opt
 from segkit.dataset.cases import Case
 from segkit.errors import UsageError
+from segkit.evaluation.summary import Summary
+from segkit.evaluation.table import render_table
 from segkit.planning.plan import Plan
 from segkit.planning.planner import explain
 from segkit.runtime import log
@@ -35,14 +37,23 @@ from segkit.workflows.validation import validate
 DEMO_DATASET = "Dataset999_Demo"
 
 
-def run(options: opt.Run) -> Outcome:
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation:
+    """A model, and how its folds did on the cases they were not trained on."""
+
+    model: Path
+    """Its folder."""
+    summary: Summary
+
+
+def run(options: opt.Run) -> Outcome[CrossValidation]:
     """Validate, plan, preprocess, train and cross-validate; see :class:`segkit.options.Run`."""
     common: dict[str, Any] = {
         name: getattr(options, name) for name in opt.Dataset.__dataclass_fields__
     }
     report = validate(opt.Validate(**common))
     if not report.ok:
-        return report
+        return Outcome(text=report.text, ok=False)
     log.info("%s", report.text)
     log.info("%s", "\n".join(explain(_planned(options, common))))
     dataset, made = open_planned(options)
@@ -60,21 +71,26 @@ def run(options: opt.Run) -> Outcome:
     if before is not None:
         # A cascade learns from all folds of its previous stage, whichever of its own are trained.
         first = ("all",) * ("all" in folds) + every * (set(folds) != {"all"})
-        log.info("%s", _run_folds(dataset, made, replace(options, folds=first), before))
-    return Outcome(text=_run_folds(dataset, made, replace(options, folds=folds), configuration))
+        log.info("%s", _run_folds(dataset, made, replace(options, folds=first), before).text)
+    return _run_folds(dataset, made, replace(options, folds=folds), configuration)
 
 
-def _run_folds(dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str) -> str:
-    """Train and validate folds; returns the table of all their cases together."""
+def _run_folds(
+    dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str
+) -> Outcome[CrossValidation]:
+    """Train and validate folds; gives the scores of all their cases together."""
     predicted: dict[str, tuple[Case, Path]] = {}
     for fold in options.folds:
         for case, folder in _run_fold(dataset, made, options, configuration, fold):
             predicted[case.id] = case, folder
     model = folder.parent.parent
     pairs = list(predicted.values())
-    table = evaluate_cases(dataset.description, pairs, model / "crossval", jobs=options.jobs)
+    summary = evaluate_cases(dataset.description, pairs, model / "crossval", jobs=options.jobs)
     title = f"{configuration}: cross-validation over {len(pairs)} cases"
-    return f"{title}, each predicted by the fold without it\n{table}"
+    return Outcome(
+        text=f"{title}, each predicted by the fold without it\n{render_table(summary)}",
+        result=CrossValidation(model=model, summary=summary),
+    )
 
 
 def _planned(options: opt.Run, common: dict[str, Any]) -> Plan:

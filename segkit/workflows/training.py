@@ -13,6 +13,7 @@ from segkit.dataset.cases import Case
 from segkit.dataset.label_files import LabelLayout, label_layout
 from segkit.dataset.splits import Split, load_or_make_splits, split_for_fold
 from segkit.errors import UsageError
+from segkit.evaluation.table import render_table
 from segkit.inference.files import ImagesGiven, predict_cases
 from segkit.inference.model import ModelSettings, save_model
 from segkit.planning.fingerprint import load_fingerprint
@@ -32,7 +33,7 @@ from segkit.workflows.models import Loading, load_models
 from segkit.workflows.pretrained import read_pretrained
 
 
-def train(options: opt.Train) -> Outcome:
+def train(options: opt.Train) -> Outcome[Path]:
     """Train one fold; see :class:`segkit.options.Train`."""
     if options.resume and options.pretrained is not None:
         what = "a run that goes on has its weights already: --resume and --pretrained exclude"
@@ -43,13 +44,14 @@ def train(options: opt.Train) -> Outcome:
     if options.resume:
         task = continued_task(dataset, task, options)
     text = train_task(dataset, task, options, resume=options.resume)
+    folder = model_folder(dataset, task) / f"fold_{task.fold}"
     if not task.recipe.final_validation:
-        return Outcome(text=text)
+        return Outcome(text=text, result=folder)
     # A run that goes on keeps the budget it began with.
-    if read_record(model_folder(dataset, task) / f"fold_{task.fold}").budget_seconds is not None:
+    if read_record(folder).budget_seconds is not None:
         log.info("the time budget is spent: no final validation; use predict and evaluate")
-        return Outcome(text=text)
-    return Outcome(text=f"{text}\n{validate_fold(dataset, task, options)}")
+        return Outcome(text=text, result=folder)
+    return Outcome(text=f"{text}\n{validate_fold(dataset, task, options)}", result=folder)
 
 
 def make_task(
@@ -193,7 +195,7 @@ def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.Trainin
     cases = validation_cases(dataset, task)
     predict_cases(work, ImagesGiven(cases=tuple(cases)), output)
     pairs = [(case, output) for case in cases]
-    return evaluate_cases(dataset.description, pairs, output, jobs=options.jobs)
+    return render_table(evaluate_cases(dataset.description, pairs, output, jobs=options.jobs))
 
 
 def validation_folder(model: Path, fold: str) -> Path:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segkit.dataset.mending.dataset import Mending
 
 
-def validate(options: opt.Validate) -> Outcome:
+def validate(options: opt.Validate) -> Outcome[Report | Mending]:
     """Check a dataset; see :class:`segkit.options.Validate`."""
     folder = find_dataset(options.dataset, options.raw_folders)
     if options.fix is None:
@@ -23,5 +23,6 @@ def validate(options: opt.Validate) -> Outcome:
     return _outcome(mend_dataset(folder, options.fix, jobs=options.jobs), options)
 
 
-def _outcome(report: Report | Mending, options: opt.Validate) -> Outcome:
-    return Outcome(text=as_json(report.to_json()) if options.json else str(report), ok=report.ok)
+def _outcome(report: Report | Mending, options: opt.Validate) -> Outcome[Report | Mending]:
+    text = as_json(report.to_json()) if options.json else str(report)
+    return Outcome(text=text, ok=report.ok, result=report)

@@ -8,6 +8,7 @@ from segkit.dataset.cases import Case
 from segkit.dataset.description import load_description
 from segkit.dataset.image_io import write_labels
 from segkit.evaluation.summary import load_summary
+from segkit.evaluation.table import render_table
 from segkit.planning.plan import Plan, save_plan
 from segkit.types import Geometry
 from segkit.workflows.evaluation import evaluate, evaluate_cases
@@ -44,9 +45,10 @@ def test_training_cases_are_evaluated_where_they_are_annotated(tmp_path):
         mask=save(tmp_path / "mask.nii.gz", [1, 0, 1, 0]),
         unannotated=("lesion",),
     )
-    table = evaluate_cases(load_description(tmp_path), [(case, tmp_path)], tmp_path / "out", jobs=1)
-    assert "not annotated in 1 of 1" in table
-    summary = load_summary(tmp_path / "out/summary.json")
+    cases = [(case, tmp_path)]
+    summary = evaluate_cases(load_description(tmp_path), cases, tmp_path / "out", jobs=1)
+    assert "not annotated in 1 of 1" in render_table(summary)
+    assert summary == load_summary(tmp_path / "out/summary.json")
     assert {name: t["dice"].mean for name, t in summary.labels.items()} == {
         "organ": 1,
         "vessel": 1,
