@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -35,6 +36,12 @@ def place(tmp_path_factory):
     (raw / "dataset.json").write_text(re.sub(r',\s*"1": "[^"]*"', "", text))
     for path in raw.glob("images*/*_0001.nii.gz"):
         path.unlink()
+    for path in raw.glob("*/*.nii.gz"):
+        whole = nib.load(path)
+        x, y, z = (n // 2 for n in whole.shape)
+        part = whole.slicer[x - 16 : x + 16, y - 16 : y + 16, z - 4 : z + 4]
+        data = np.asarray(part.dataobj)
+        nib.save(nib.Nifti1Image(data, part.affine, part.header), path)
     for name in ("imagesTs", "labelsTs"):
         (folder / name).mkdir()
         shutil.copy(sorted((raw / name).iterdir())[0], folder / name)
