@@ -225,12 +225,10 @@ def _logits_apart(predictor: Any, model: Path, images: Path) -> list[float]:
     from nnunetv2.inference import predict_from_raw_data as peer
 
     from segkit.dataset.cases import images_to_predict
-    from segkit.inference.predictor import PredictionSettings
-    from segkit.workflows.prediction import load_predictor
+    from segkit.workflows.models import Loading, load_models
 
-    own = load_predictor(
-        model, (), device=torch.device("cpu"), settings=PredictionSettings(precision="fp32")
-    )
+    loading = Loading(device=torch.device("cpu"), precision="fp32")
+    own: Any = load_models({model: 1.0}, loading).with_settings(0.5, mirror=True)
     found = []
     with _accumulating_in_float32(peer):
         for case in images_to_predict((images,), own.model.description):
@@ -287,12 +285,128 @@ def _hippocampus(folder: Path, data: Path, cases: int = 8) -> None:
     _write_json(folder / "dataset.json", {**content, "numTraining": cases})
 
 
+def _axons(folder: Path, data: Path, cases: int = 8, edge: int = 200) -> None:
+    """Cut tiles out of a real microscopy image; a black hole is put into each."""
+    from segkit.dataset.image_io import read_image, read_labels, write_labels
+
+    source = data / "Dataset123_AxonMyelin"
+    file = sorted((source / "labelsTr").iterdir())[0]
+    labels = read_labels(file)
+    image = read_image([source / "imagesTr" / f"{file.stem}_0000.png"])
+    across = labels.array.shape[-1] // edge
+    for case in range(cases):
+        y, x = (edge * place for place in divmod(case, across))
+        cut = (0, slice(None), slice(y, y + edge), slice(x, x + edge + 3 * case))
+        pixels = image.array[cut].astype(np.uint8)
+        pixels[:, 20:60, 30:90] = 0
+        pixels[:, :25, :35] = 0
+        write_labels(folder / "imagesTr" / f"c{case}_0000.png", pixels, image.geometry)
+        write_labels(folder / "labelsTr" / f"c{case}.png", labels.array[cut], image.geometry)
+    content = json.loads((source / "dataset.json").read_text())
+    _write_json(folder / "dataset.json", {**content, "numTraining": cases})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phantom:
+    """Made cases: a ball with a core in noise; calling it writes the data set."""
+
+    channels: tuple[str, ...] = ("MR",)
+    labels: Mapping[str, Any] = field(
+        default_factory=lambda: {"background": 0, "core": 2, "shell": 1}
+    )
+    shape: tuple[int, int, int] = (32, 40, 36)
+    spacings: tuple[tuple[float, float, float], ...] = ((1.0, 1.0, 1.0),)
+    """Of the cases in turn, (z, y, x) in mm."""
+    order: tuple[int, ...] | None = None
+    """regions_class_order."""
+    black: bool = False
+    """Nothing is measured outside of an ellipsoid: zero in every channel, and at some spots."""
+    ignored: int | None = None
+    """Value painted over every third slice."""
+    cases: int = 6
+    ending: str = ".nii.gz"
+
+    def __call__(self, folder: Path, data: Path) -> None:
+        """Write the raw data set."""
+        for case in range(self.cases):
+            self._write(folder, case)
+        content = {
+            "channel_names": {str(i): name for i, name in enumerate(self.channels)},
+            "labels": self.labels,
+            "numTraining": self.cases,
+            "file_ending": self.ending,
+        }
+        if self.order is not None:
+            content["regions_class_order"] = list(self.order)
+        _write_json(folder / "dataset.json", content)
+
+    def _write(self, folder: Path, case: int) -> None:
+        from segkit.dataset.image_io import write_labels
+        from segkit.types import Geometry
+
+        rng = np.random.default_rng(case)
+        spacing = self.spacings[case % len(self.spacings)]
+        shape = tuple(
+            int(n * s / t) for n, s, t in zip(self.shape, self.spacings[0], spacing, strict=True)
+        )
+        shape = tuple(n + int(rng.integers(0, 5)) for n in shape)
+        axes = [np.linspace(-1, 1, n) + rng.uniform(-0.2, 0.2) for n in shape]
+        distance = np.sqrt(sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")))
+        distance = distance * (1 + 0.1 * rng.standard_normal(shape))
+        labels = (distance < 0.7).astype(np.uint8) + (distance < 0.4)
+        geometry = Geometry(spacing_mm=spacing, origin=(-7.5, 3.0, 11.0))
+        for channel in range(len(self.channels)):
+            grey = 300 + 200 * labels * (1 + channel) + 40 * rng.standard_normal(shape)
+            image = np.clip(grey, 1, 60000).astype(np.uint16)
+            if self.black:
+                image[distance > 1.1] = 0
+                image[1::7, 2::9, 3::8] = 0
+            name = f"c{case}_{channel:04d}{self.ending}"
+            write_labels(folder / "imagesTr" / name, image, geometry)
+        if self.ignored is not None:
+            labels[::3] = self.ignored
+        write_labels(folder / "labelsTr" / f"c{case}{self.ending}", labels, geometry)
+
+
 def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1))
 
 
+_RESENC = {"planner": "nnUNetPlannerResEncM", "plans": "nnUNetResEncUNetMPlans"}
+_FLAT = {"configuration": "2d", "patch_size": (32, 32)}
+_REGIONS: dict[str, Any] = {"background": 0, "whole": [1, 2], "core": 2}
+
 SCENARIOS: dict[str, Scenario] = {
-    "plain": Scenario(what="3D, plain", make=_hippocampus),
+    "plain": Scenario(what="3D, plain, real MR", make=_hippocampus),
+    "resenc": Scenario(what="3D, residual encoder, real MR", make=_hippocampus, **_RESENC),
+    "flat": Scenario(what="2D on volumes, real MR", make=_hippocampus, **_FLAT),
+    "png": Scenario(
+        what="2D, png with black holes", make=_axons, **{**_FLAT, "patch_size": (64, 64)}
+    ),
+    "regions": Scenario(
+        what="3D, regions, mha", make=Phantom(labels=_REGIONS, order=(1, 2), ending=".mha")
+    ),
+    "ignore": Scenario(
+        what="3D, regions, ignore label",
+        make=Phantom(labels={**_REGIONS, "ignore": 3}, order=(1, 2), ignored=3),
+    ),
+    "anisotropic": Scenario(
+        what="3D, thick slices along x, CT",
+        make=Phantom(
+            channels=("CT",),
+            shape=(60, 64, 14),
+            spacings=((0.8, 0.8, 5.0), (0.7, 0.7, 4.0), (1.0, 1.1, 6.0)),
+        ),
+        patch_size=(8, 32, 32),
+    ),
+    "masked": Scenario(
+        what="3D, two channels, black around, one rescaled",
+        make=Phantom(
+            channels=("T1", "rescale_to_0_1"),
+            spacings=((1.0, 1.0, 1.0), (1.2, 0.9, 0.9)),
+            black=True,
+        ),
+    ),
 }
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ class Predict(Common):
     models: tuple[Path, ...] = flag(
         "-m",
         "--models",
-        help="model folder; of several, the probabilities are averaged",
+        help="model folder, or results of nnU-Net v2 (folder or zip); of several, the "
+        "probabilities are averaged",
         nargs="+",
         default=(),
         type=Path,

@@ -203,13 +203,13 @@ class Plan:
             [
                 self.transpose_forward,
                 self.orientation,
-                self.voxel_rules,
                 [to_mapping(channel) for channel in self.intensities],
                 chosen.ndim,
                 chosen.spacing_mm if resampled else None,
                 chosen.normalization,
                 chosen.normalize_inside_mask,
                 *([] if chosen.resampling in ("cubic", "none") else [chosen.resampling]),
+                *([] if self.voxel_rules == "segkit" else [self.voxel_rules]),
             ]
         )
 

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from segkit import __version__
 from segkit import options as opt
 from segkit.errors import UserError
-from segkit.interop.nnunet.importing import RECORD, ImportedModel, import_trained
-from segkit.interop.nnunet.results import Choice, find_trained
+from segkit.files import content_hash, file_hash
+from segkit.inference.model import MODEL_VERSION
+from segkit.interop.archive import unpack
+from segkit.interop.nnunet.importing import (
+    RECORD,
+    RECORD_VERSION,
+    ImportedModel,
+    hashes_of,
+    import_trained,
+)
+from segkit.interop.nnunet.results import Choice, find_trained, is_needed, is_results
+from segkit.runtime import log
 from segkit.workflows.common import Outcome
+
+CACHE = "imported"
+"""Folder in the work folder for models that were imported on the way to a prediction."""
 
 
 def import_nnunet(options: opt.ImportNnunet) -> Outcome:
@@ -17,8 +34,69 @@ def import_nnunet(options: opt.ImportNnunet) -> Outcome:
     choice = Choice(
         configuration=options.configuration, trainer=options.trainer, plans=options.plans
     )
-    trained = find_trained(options.source, choice)
-    return Outcome(text=_describe(import_trained(trained, options.output), options.output))
+    with _as_folder(options.source, options.output.parent) as folder:
+        trained = find_trained(folder, choice, options.source)
+        record = import_trained(trained, options.output, options.source)
+    return Outcome(text=_describe(record, options.output))
+
+
+def with_imported(
+    models: Sequence[Path], configurations: Sequence[str], workdir: Path
+) -> tuple[Path, ...]:
+    """Replace nnU-Net's results, folders or zip files, by model folders made of them.
+
+    What was imported before is taken from the work folder while it is the same.
+
+    Args:
+        models: As the user names them.
+        configurations: Which ones to take of results that hold several; empty for the only one.
+        workdir: Where imported models are kept.
+
+    Raises:
+        UserError: results that cannot be imported, or several where one is meant.
+    """
+    folders: list[Path] = []
+    for model in models:
+        if (model / "model.json").is_file() or not _is_nnunet(model):
+            folders.append(model)
+            continue
+        for configuration in configurations or (None,):
+            choice = Choice(configuration=configuration)
+            folders.append(_imported(model, choice, workdir / CACHE))
+    return tuple(folders)
+
+
+def _is_nnunet(path: Path) -> bool:
+    return is_results(path) or (path.is_file() and path.suffix.lower() == ".zip")
+
+
+def _imported(source: Path, choice: Choice, cache: Path) -> Path:
+    if source.is_file():
+        content: object = [file_hash(source), choice.configuration]
+    else:
+        content = hashes_of(find_trained(source, choice))
+    made_with = [__version__, MODEL_VERSION, RECORD_VERSION]
+    folder = cache / content_hash([content, made_with])
+    if not (folder / RECORD).is_file():
+        with _as_folder(source, cache) as unpacked:
+            import_trained(find_trained(unpacked, choice, source), folder, source)
+    log.info("model of nnU-Net %s, imported into %s", source, folder)
+    return folder
+
+
+@contextlib.contextmanager
+def _as_folder(source: Path, near: Path) -> Iterator[Path]:
+    """Give the results themselves, or what is needed of a zip, unpacked for the time being."""
+    if not source.is_file():
+        yield source
+        return
+    if source.suffix == ".pth":
+        fix = "give its folder TRAINER__PLANS__CONFIGURATION, which says what it predicts"
+        raise UserError("a checkpoint alone is no model", where=source, fix=fix)
+    near.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=near, prefix=".unpacked.") as scratch:
+        unpack(source, Path(scratch) / source.stem, is_needed)
+        yield Path(scratch) / source.stem
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:

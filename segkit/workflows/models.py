@@ -28,6 +28,7 @@ from segkit.inference.previous import (
 from segkit.precision import PrecisionName, choose_precision
 from segkit.runtime import log, prepare_torch
 from segkit.workflows.common import open_workspace
+from segkit.workflows.interop import with_imported
 from segkit.workspace import Workspace, find_dataset
 
 Work = CasePredictor | EnsemblePredictor
@@ -142,7 +143,7 @@ def chosen_folders(options: opt.Predict) -> tuple[Path, ...]:
         fix = "give model folders with -m, or a dataset with -d and a configuration with -c"
         raise UsageError("give either -m MODEL or -d DATASET -c CONFIG", fix=fix)
     if options.dataset is None:
-        return options.models
+        return with_imported(options.models, options.configurations, options.workdir)
     if not options.configurations:
         raise UsageError("-d DATASET needs a configuration", fix="add for example -c 3d_fullres")
     description = load_description(find_dataset(options.dataset, options.raw_folders))

@@ -1,6 +1,9 @@
 """A results folder becomes a model folder that predicts the same."""
 
 import json
+import shutil
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +94,45 @@ def test_the_command_line_imports_and_predicts(tmp_path, capsys):
     found = read_labels(tmp_path / "out" / "c1.nii.gz")
     assert found.array.shape == (1, 5, 12, 10)
     assert set(np.unique(found.array)) <= {0, 1, 2}
+
+
+def zipped(folder):
+    return Path(shutil.make_archive(str(folder), "zip", folder.parent, folder.name))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_results_are_predicted_with_as_they_are(tmp_path, packed, caplog):
+    trained = write_trained(tmp_path / "results" / "Dataset007_Toy")
+    shutil.copytree(trained, trained.parent / "nnUNetTrainer__nnUNetPlans__2d")
+    write_images(tmp_path / "images", cases=1)
+    source = zipped(tmp_path / "results") if packed else tmp_path / "results"
+    command = ["predict", "-i", str(tmp_path / "images"), "-o", str(tmp_path / "out")]
+    command += ["-m", str(source), "-w", str(tmp_path / "work"), "--device", "cpu"]
+    with caplog.at_level("INFO", "segkit"):
+        assert main(command) == 1
+        assert main([*command, "-c", "3d_fullres"]) == 0
+        [imported] = (tmp_path / "work" / "imported").iterdir()
+        stamp = (imported / "import.json").stat().st_mtime_ns
+        assert main([*command, "-c", "3d_fullres"]) == 0
+    assert (imported / "import.json").stat().st_mtime_ns == stamp
+    assert read_json(imported / "import.json")["source"] == str(source)
+    assert (tmp_path / "out" / "c0.nii.gz").exists()
+
+
+def test_a_harmful_zip_is_refused(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr("../plans.json", "{}")
+    command = ["import_nnunet", str(tmp_path / "evil.zip"), "-o", str(tmp_path / "model")]
+    assert main(command) == 1
+    assert "leads out of the folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.zip"]
+
+
+def test_a_checkpoint_alone_is_no_model(tmp_path, capsys):
+    trained = write_trained(tmp_path)
+    file = trained / "fold_0" / "checkpoint_final.pth"
+    assert main(["import_nnunet", str(file), "-o", str(tmp_path / "model")]) == 1
+    assert "a checkpoint alone" in capsys.readouterr().err
 
 
 def test_only_model_folders_are_replaced(tmp_path, capsys):

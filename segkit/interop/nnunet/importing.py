@@ -38,12 +38,15 @@ class ImportedModel:
     """Checkpoint here (``fold_0/final.pt``) -> what became of its tensors."""
 
 
-def import_trained(trained: TrainedFolder, output: Path) -> ImportedModel:
+def import_trained(
+    trained: TrainedFolder, output: Path, named: Path | None = None
+) -> ImportedModel:
     """Import every fold of a trained model; a folder that is there already is replaced.
 
     Args:
         trained: nnU-Net's folder.
         output: The model folder to write; it appears when all of it is there.
+        named: What the user calls the source, where that is not the folder: a zip file.
 
     Raises:
         UserError: anything that cannot be read safely, or that segkit would do otherwise.
@@ -67,7 +70,7 @@ def import_trained(trained: TrainedFolder, output: Path) -> ImportedModel:
         record = ImportedModel(
             trainer=first.trainer,
             configuration=first.configuration,
-            source=str(trained.path.resolve()),
+            source=str((named or trained.path).resolve()),
             hashes=hashes_of(trained),
             tensors=tensors,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segkit.errors import UserError
 
@@ -45,24 +45,26 @@ class TrainedFolder:
         return [*(self.path / part for part in _PARTS), *self.checkpoints.values()]
 
 
-def find_trained(folder: Path, choice: Choice) -> TrainedFolder:
+def find_trained(folder: Path, choice: Choice, named: Path | None = None) -> TrainedFolder:
     """Find the one trained model in a folder.
 
     Args:
         folder: Of a trainer, of a data set's results, or of all results.
         choice: Which one where there are several.
+        named: What the user calls the folder, where it was unpacked from a zip.
 
     Raises:
         UserError: there is none, or there are several: they are listed.
     """
+    named = named or folder
     if not folder.is_dir():
-        raise UserError("no such folder", where=folder, fix="check the path")
+        raise UserError("no such folder", where=named, fix="check the path")
     found = _trained_in(folder)
     if not found:
         raise UserError(
             "no trained model of nnU-Net in there (plans.json, dataset.json, fold_N/"
             "checkpoint_final.pth)",
-            where=folder,
+            where=named,
             fix=_hint(folder),
         )
     chosen = [each for each in found if _is_meant(each, choice)]
@@ -72,8 +74,13 @@ def find_trained(folder: Path, choice: Choice) -> TrainedFolder:
     what = f"{len(chosen)} of {len(found)} models are meant" if chosen else "none is meant"
     fix = "give one of these folders, or choose with -c CONFIG, --trainer and --plans"
     raise UserError(
-        f"several models of nnU-Net are in there, {what}:\n  {names}", where=folder, fix=fix
+        f"several models of nnU-Net are in there, {what}:\n  {names}", where=named, fix=fix
     )
+
+
+def is_needed(name: str) -> bool:
+    """Whether an import reads a file of a zip, by its name in there."""
+    return PurePosixPath(name).name in (*_PARTS, *CHECKPOINTS)
 
 
 def is_results(folder: Path) -> bool:
@@ -82,8 +89,8 @@ def is_results(folder: Path) -> bool:
 
 
 def _trained_in(folder: Path) -> list[TrainedFolder]:
-    """List the models in a folder itself, else one level below, else two."""
-    for pattern in (".", "*", "*/*"):
+    """List the models in a folder itself, else one level below, else two or three."""
+    for pattern in (".", "*", "*/*", "*/*/*"):
         candidates = [folder] if pattern == "." else sorted(folder.glob(pattern))
         found = [TrainedFolder(path=path, name=path.resolve().name) for path in candidates]
         if found := [each for each in found if _is_trained(each)]:
