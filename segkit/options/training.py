@@ -33,6 +33,12 @@ class TrainingChoice(Dataset):
     time_budget: float | None = flag(
         "--time-budget", help=BUDGET_HELP, type=duration, metavar="TIME"
     )
+    deterministic: bool = flag(
+        "--deterministic",
+        help="only algorithms that give the same bits every time (slower on a GPU)",
+        default=False,
+        action="store_true",
+    )
     overwrite: bool = flag(
         "--overwrite", help="replace a fold already trained", default=False, action="store_true"
     )
@@ -48,6 +54,11 @@ class TrainingChoice(Dataset):
         type=Path,
         metavar="MODEL",
     )
+
+    @property
+    def all_settings(self) -> tuple[str, ...]:
+        """What is set in the recipe, by ``--set`` or by a flag of its own."""
+        return (*self.settings, *["deterministic=true"] * self.deterministic)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -202,6 +202,13 @@ def _tell_what_is_settled(task: TrainingTask) -> None:
     _tell_of_sides(task)
     if unannotated := [case for case in task.split.train if case in task.unannotated]:
         log.info("no voxel is annotated in %s: not drawn for training", listing(unannotated))
+    if task.fold == "all":
+        text = "fold all: the Dice during training is of cases that are trained on, as there is no "
+        log.info("%s", text + "other; it says nothing of new ones")
+        if task.recipe.schedule.early_stopping is not None:
+            log.warning(
+                "schedule.early_stopping cannot tell when training has gone on for too long"
+            )
     if not task.recipe.schedule.validation_iterations:
         log.info("schedule.validation_iterations is 0: without a Dice there will be no best.pt")
 

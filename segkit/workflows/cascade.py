@@ -125,7 +125,7 @@ def _how_to_train(
     """Write the commands that train what is missing, with the options the user gave."""
     same = ["-w", str(options.workdir), "--recipe", options.recipe]
     same += ["--planner", options.planner] if options.planner != "default" else []
-    same += ["--set", *options.settings] if options.settings else []
+    same += ["--set", *options.all_settings] if options.all_settings else []
     folds = ("--folds", "all") if task.fold == "all" else ()
     one = command("train", dataset.description, before.name, "--fold", missing[0], *same)
     likewise = f" (and --fold {', '.join(missing[1:])})" if missing[1:] else ""

@@ -83,6 +83,8 @@ def _run_folds(
     for fold in options.folds:
         for case, folder in _run_fold(dataset, made, options, configuration, fold):
             predicted[case.id] = case, folder
+    if not predicted:
+        return f"{configuration}: trained on every case, so there is none to validate it on"
     model = folder.parent.parent
     pairs = list(predicted.values())
     summary = evaluate_cases(dataset.description, pairs, model / "crossval", jobs=options.jobs)

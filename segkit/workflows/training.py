@@ -73,7 +73,7 @@ def make_task(
         schema=labels,
         split=split_for_fold(splits, chosen, dataset.case_ids),
         fold=chosen,
-        recipe=load_recipe(options.recipe, options.settings),
+        recipe=load_recipe(options.recipe, options.all_settings),
         sides=dataset.description.sides,
         frequencies=target_frequencies(fingerprint, labels),
         unannotated=unannotated_cases(fingerprint, labels),
@@ -91,7 +91,7 @@ def continued_task(
     if not (fold_folder / "recipe.json").exists():
         return task
     begun = read_record(fold_folder).requested
-    return replace(task, recipe=apply_settings(begun, options.settings))
+    return replace(task, recipe=apply_settings(begun, options.all_settings))
 
 
 def open_splits(dataset: OpenDataset) -> tuple[Split, ...]:
@@ -178,8 +178,13 @@ def with_previous_stage(
 
 
 def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice) -> str:
-    """Predict and evaluate the validation cases of a fold; returns the table."""
-    folder = model_folder(dataset, task)
+    """Predict and evaluate the validation cases of a fold; returns the table.
+
+    Of fold all, which was trained on every case, there are none: scores on them would flatter.
+    """
+    folder, cases = model_folder(dataset, task), validation_cases(dataset, task)
+    if not cases:
+        return f"fold {task.fold} was trained on every case: there is none to validate it on"
     before = previous_stage(task, folder, open_splits(dataset))
     found = None
     if before is not None:
@@ -192,7 +197,6 @@ def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.Trainin
     )
     work = load_models({folder: 1.0}, loading).with_settings(0.5, mirror=True)
     output = validation_folder(folder, str(task.fold))
-    cases = validation_cases(dataset, task)
     predict_cases(work, ImagesGiven(cases=tuple(cases)), output)
     pairs = [(case, output) for case in cases]
     return render_table(evaluate_cases(dataset.description, pairs, output, jobs=options.jobs))
@@ -205,7 +209,8 @@ def validation_folder(model: Path, fold: str) -> Path:
 
 def validation_cases(dataset: OpenDataset, task: TrainingTask) -> list[Case]:
     """The cases a fold was not trained on."""
-    return [case for case in dataset.cases if case.id in set(task.split.val)]
+    held_out = set() if task.fold == "all" else set(task.split.val)
+    return [case for case in dataset.cases if case.id in held_out]
 
 
 def _save_model(folder: Path, dataset: OpenDataset, task: TrainingTask, *, replacing: bool) -> None:
