@@ -43,7 +43,8 @@ class CrossValidation:
 
     model: Path
     """Its folder."""
-    summary: Summary
+    summary: Summary | None
+    """None where no case was left out: fold all is trained on every one."""
 
 
 def run(options: opt.Run) -> Outcome[CrossValidation]:
@@ -81,11 +82,11 @@ def _run_folds(
     """Train and validate folds; gives the scores of all their cases together."""
     predicted: dict[str, tuple[Case, Path]] = {}
     for fold in options.folds:
-        for case, folder in _run_fold(dataset, made, options, configuration, fold):
-            predicted[case.id] = case, folder
+        model, cases = _run_fold(dataset, made, options, configuration, fold)
+        predicted |= {case.id: (case, validation_folder(model, fold)) for case in cases}
     if not predicted:
-        return f"{configuration}: trained on every case, so there is none to validate it on"
-    model = folder.parent.parent
+        text = f"{configuration}: trained on every case, so there is none to validate it on"
+        return Outcome(text=text, result=CrossValidation(model=model, summary=None))
     pairs = list(predicted.values())
     summary = evaluate_cases(dataset.description, pairs, model / "crossval", jobs=options.jobs)
     title = f"{configuration}: cross-validation over {len(pairs)} cases"
@@ -111,8 +112,8 @@ def _best_planned(made: Plan) -> str:
 
 def _run_fold(
     dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str, fold: str
-) -> list[tuple[Case, Path]]:
-    """Train a fold that is not trained yet and validate it; says where its cases are predicted."""
+) -> tuple[Path, list[Case]]:
+    """Train a fold that is not trained yet and validate it; gives the model and those cases."""
     task = make_task(dataset, made, options, configuration, fold)
     folder = model_folder(dataset, task)
     if (folder / f"fold_{fold}" / "final.pt").exists() and not options.overwrite:
@@ -129,8 +130,7 @@ def _run_fold(
         now = replace(options, started=time.monotonic())
         log.info("%s", train_task(dataset, task, now, resume=resume))
     log.info("%s", validate_fold(dataset, task, options))
-    output = validation_folder(folder, fold)
-    return [(case, output) for case in validation_cases(dataset, task)]
+    return folder, validation_cases(dataset, task)
 
 
 def demo(options: opt.Demo) -> Outcome:
