@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         validate,
     )
     from segkit.errors import UserError
+    from segkit.networks.own import allow_code
     from segkit.workflows.predictor import Predictor
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "Predictor",
     "UserError",
     "__version__",
+    "allow_code",
     "evaluate",
     "plan",
     "plan_and_preprocess",
@@ -34,7 +36,11 @@ __all__ = [
     "validate",
 ]
 
-_HOMES = {"Predictor": "segkit.workflows.predictor", "UserError": "segkit.errors"}
+_HOMES = {
+    "Predictor": "segkit.workflows.predictor",
+    "UserError": "segkit.errors",
+    "allow_code": "segkit.networks.own",
+}
 """Modules of public names that are not in ``segkit.api``."""
 
 

@@ -75,7 +75,7 @@ def to_mapping(instance: Any, *, sparse: bool = False) -> Any:
     if dataclasses.is_dataclass(instance):
         fields = dataclasses.fields(instance)
         return {
-            _key(field): to_mapping(getattr(instance, field.name), sparse=sparse)
+            key_of(field): to_mapping(getattr(instance, field.name), sparse=sparse)
             for field in fields
             if not sparse or _is_set(field, instance)
         }
@@ -201,15 +201,15 @@ def _convert_scalar(hint: Any, value: Any, *, source: object, path: str) -> Any:
 @cache
 def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
-    return {_key(field): hints[field.name] for field in dataclasses.fields(cls)}
+    return {key_of(field): hints[field.name] for field in dataclasses.fields(cls)}
 
 
 @cache
 def _names(cls: Any) -> dict[str, str]:
-    return {_key(field): field.name for field in dataclasses.fields(cls)}
+    return {key_of(field): field.name for field in dataclasses.fields(cls)}
 
 
-def _key(field: dataclasses.Field[Any]) -> str:
+def key_of(field: dataclasses.Field[Any]) -> str:
     """Return the key of a field: its name, but for one that Python keeps for itself ("class")."""
     return str(field.metadata.get("key", field.name))
 
@@ -218,7 +218,7 @@ def _key(field: dataclasses.Field[Any]) -> str:
 def _required(cls: Any) -> frozenset[str]:
     none = dataclasses.MISSING
     return frozenset(
-        _key(field)
+        key_of(field)
         for field in dataclasses.fields(cls)
         if field.default is none and field.default_factory is none
     )

@@ -17,11 +17,14 @@ origin, direction  x, y, z         as ITK has them: LPS world, direction row-maj
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 Shape = tuple[int, ...]
 Spacing = tuple[float, ...]
+NetworkKind = Literal["plain", "residual_encoder"]
+Norm = Literal["instance", "batch"]
 FAR_APART = 999.0
 """Slice spacing of a plane, in units of its largest spacing, as in nnU-Net."""
 

@@ -4,6 +4,7 @@ from segkit.config.augment import AugmentConfig, ExtraTransform, IntensityStep, 
 from segkit.config.averaging import AveragingConfig
 from segkit.config.cascade import CascadeConfig
 from segkit.config.loss import InvalidVoxels, LossConfig
+from segkit.config.network import NetworkConfig
 from segkit.config.optimizer import OptimizerConfig
 from segkit.config.recipe import (
     Compiling,
@@ -26,6 +27,7 @@ __all__ = [
     "IntensityStep",
     "InvalidVoxels",
     "LossConfig",
+    "NetworkConfig",
     "OptimizerConfig",
     "Range",
     "Recipe",

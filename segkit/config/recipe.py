@@ -14,12 +14,13 @@ from segkit.config.augment import AugmentConfig
 from segkit.config.averaging import AveragingConfig
 from segkit.config.cascade import CascadeConfig
 from segkit.config.loss import LossConfig
+from segkit.config.network import NetworkConfig
 from segkit.config.optimizer import OptimizerConfig
 from segkit.config.sampling import SamplingConfig
 from segkit.config.schedule import ScheduleConfig
 from segkit.errors import UserError, nearest
 from segkit.precision import PrecisionName
-from segkit.structs import from_mapping, to_mapping
+from segkit.structs import from_mapping, key_of, to_mapping
 
 Compiling = Literal["auto", "on", "off"]
 
@@ -46,6 +47,7 @@ class Recipe:
     sampling: SamplingConfig = SamplingConfig()
     augment: AugmentConfig = AugmentConfig()
     cascade: CascadeConfig = CascadeConfig()
+    network: NetworkConfig = NetworkConfig()
 
 
 def recipe_folder() -> Path:
@@ -176,4 +178,4 @@ def _dotted_keys(section: Any, prefix: str = "") -> Iterable[str]:
         if dataclasses.is_dataclass(value):
             yield from _dotted_keys(value, f"{prefix}{field.name}.")
         else:
-            yield f"{prefix}{field.name}"
+            yield f"{prefix}{key_of(field)}"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from segkit.errors import UserError
 from segkit.networks.blocks import CONVOLUTIONS
+from segkit.networks.own import OwnNetwork
 from segkit.planning.plan import NetworkPlan
 from segkit.precision import Precision, channels_last_format
 from segkit.types import Shape
@@ -55,18 +56,26 @@ def start_engine(name: str, network: nn.Module, trial: Tensor, precision: Precis
 
 
 def trial_input(network: NetworkPlan, channels: int, patch_size: Shape) -> Tensor:
-    """Return (1, C, *S) seeded noise, small: at least two voxels an axis at the lowest stage."""
+    """Return (1, C, *S) seeded noise, small: at least two voxels an axis at the lowest stage.
+
+    Of a network that is a class, nothing is known but that it takes a whole patch.
+    """
     poolings = (math.prod(strides) for strides in zip(*network.strides, strict=True))
     shape = [min(edge, 2 * pooling) for edge, pooling in zip(patch_size, poolings, strict=True)]
+    if network.class_ is not None:
+        shape = list(patch_size)
     return torch.randn(1, channels, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def torch_engine(network: nn.Module, trial: Tensor, precision: Precision) -> Forward:
-    """Run the network in torch; its weights are changed to the precision, once and for all."""
+    """Run the network in torch; its weights are changed to the precision, once and for all.
+
+    Those of a user's class stay as they are: its code may do with them what it likes.
+    """
     on_cpu = precision.device_type == "cpu"
     layout = channels_last_format(trial.ndim) if on_cpu else torch.preserve_format
     device = next(network.parameters()).device
-    for module in network.modules():
+    for module in () if isinstance(network, OwnNetwork) else network.modules():
         if isinstance(module, CONVOLUTIONS):
             module.to(dtype=precision.dtype, memory_format=layout)  # type: ignore[call-overload]
 

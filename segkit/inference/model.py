@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,8 +19,10 @@ from segkit.files import content_hash, read_artifact, write_artifact, write_json
 from segkit.inference.flips import SideSwap
 from segkit.networks.build import build_network
 from segkit.networks.inputs import input_channels
+from segkit.networks.own import check_allowed
 from segkit.planning.plan import (
     ConfigurationPlan,
+    NetworkPlan,
     Plan,
     PlanRequest,
     load_plan,
@@ -51,6 +54,8 @@ class ModelSettings:
     """The one of them that runs between left and right: there labels changed places."""
     label_layout: LabelLayout = "integers"
     """How the labels trained on lie on disk; predictions are written alike."""
+    network: NetworkPlan | None = None
+    """What was trained; None: the plan's network as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,11 @@ class Model:
             outputs=output_swap(labels, sides.pairs),
         )
 
+    @property
+    def network(self) -> NetworkPlan:
+        """The network that was trained."""
+        return self.settings.network or self.configuration.network
+
 
 def save_model(
     folder: Path,
@@ -102,6 +112,7 @@ def save_model(
     description: DatasetDescription,
     *,
     replaced_fold: str | None = None,
+    only_check: bool = False,
 ) -> None:
     """Write model.json, plan.json and dataset.json, or check them against what other folds wrote.
 
@@ -111,6 +122,7 @@ def save_model(
         plan: The plan the model is trained with.
         description: The dataset it is trained on.
         replaced_fold: Name of a fold folder (``fold_0``) whose weights are about to be replaced.
+        only_check: Write nothing.
 
     Raises:
         UserError: other folds in there have other settings, plan or dataset.
@@ -122,6 +134,8 @@ def save_model(
             what = f"this model folder holds folds trained with another {' and '.join(different)}"
             fix = "delete the folder, or train under another recipe name (--recipe FILE)"
             raise UserError(what, where=folder, fix=fix)
+        return
+    if only_check:
         return
     save_plan(folder / "plan.json", plan, made_from=source)
     write_json(folder / "dataset.json", description.content)
@@ -186,13 +200,22 @@ def _read_settings(folder: Path) -> tuple[str, ModelSettings]:
 def _differences(folder: Path, settings: ModelSettings, source: str) -> list[str]:
     """Name what a model folder was begun with and what now is otherwise."""
     made_from, present = _read_settings(folder)
-    before, now = to_mapping(present), to_mapping(settings)
+    before, now = _flat(to_mapping(present)), _flat(to_mapping(settings))
     found = [
-        f"{key.replace('_', ' ')} ({before[key]}, now {now[key]})"
-        for key in now
-        if before[key] != now[key]
+        f"{key.replace('_', ' ')} ({before.get(key)}, now {now.get(key)})"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
     ]
     return [*(["plan or dataset.json"] if made_from != source else []), *found]
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by their names, those of mappings inside after the name of the mapping."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        inside = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key} ") if inside else {f"{prefix}{key}": value}
+    return flat
 
 
 def trained_folds(folder: Path, checkpoint: str = "final") -> list[str]:
@@ -214,8 +237,10 @@ def load_networks(
         device: Where the networks go.
 
     Raises:
-        UserError: no trained fold, or a fold without that checkpoint.
+        UserError: no trained fold, or a fold without that checkpoint; a network that is code which
+            nobody allowed, or which is not installed here.
     """
+    check_allowed(model.network.class_, where=model.folder / "model.json")
     chosen = list(folds) if folds else trained_folds(model.folder, checkpoint)
     if not chosen:
         what = "no fold of this model is trained to the end"
@@ -237,7 +262,7 @@ def _load_network(model: Model, path: Path, device: torch.device) -> nn.Module:
         fix = f"checkpoints of this fold: {present}; folds trained to the end: {folds}"
         raise UserError("no such checkpoint", where=path, fix=fix)
     network = build_network(
-        model.configuration.network,
+        model.network,
         in_channels=model.input_channels,
         out_channels=model.description.labels.num_outputs,
         deep_supervision=False,

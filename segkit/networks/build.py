@@ -6,64 +6,60 @@ from torch import nn
 
 from segkit.errors import UserError
 from segkit.networks.blocks import initialize
+from segkit.networks.own import build_own_network
 from segkit.networks.unet import Decoder, Encoder, UNet
+from segkit.planning.checks import network_faults
 from segkit.planning.plan import NetworkPlan
 
 
 def build_network(
-    network: NetworkPlan, *, in_channels: int, out_channels: int, deep_supervision: bool
+    network: NetworkPlan,
+    *,
+    in_channels: int,
+    out_channels: int,
+    deep_supervision: bool,
+    checkpointing: bool = False,
 ) -> nn.Module:
-    """Build a U-Net with freshly drawn weights (torch's global generator).
+    """Build a network with freshly drawn weights (torch's global generator).
 
     Args:
-        network: 2D or 3D by the length of its kernel sizes; plain or residual encoder.
+        network: A U-Net, 2D or 3D by the length of its kernel sizes, with a plain or residual
+            encoder; or a class, which is imported. Whoever calls this has made sure that the user
+            wants that code to run.
         in_channels: Image channels.
         out_channels: Logits a voxel: classes with background, or regions.
-        deep_supervision: In train mode return logits of every resolution, highest first.
+        deep_supervision: In train mode return logits of every resolution, highest first. A class
+            has it among its arguments.
+        checkpointing: Of a U-Net: compute activations twice in place of keeping them.
 
     Raises:
-        UserError: the plan does not describe a U-Net.
+        UserError: the plan does not describe a U-Net, or the class cannot be had.
     """
-    _check(network)
+    if network.class_ is not None:
+        return build_own_network(
+            network.class_,
+            network.arguments,
+            in_channels=in_channels,
+            out_channels=out_channels,
+        )
+    check_unet(network)
     unet = UNet(
         Encoder(network, channels_in=in_channels),
         Decoder(network, channels_out=out_channels),
         deep_supervision=deep_supervision,
+        checkpointing=checkpointing,
     )
     initialize(unet)
     return unet
 
 
-def _check(network: NetworkPlan) -> None:
-    problems = _problems(network)
-    if problems:
-        fix = "correct the plan, or plan again with 'segkit plan'"
-        raise UserError("; ".join(problems), where="network of the plan", fix=fix)
+def check_unet(network: NetworkPlan) -> None:
+    """Refuse numbers that describe no U-Net.
 
-
-def _problems(network: NetworkPlan) -> list[str]:
-    """One sentence for everything in the plan that cannot be built."""
-    stages = len(network.features_per_stage)
-    expected = {
-        "strides": stages,
-        "kernel_sizes": stages,
-        "convs_per_stage": stages,
-        "convs_per_decoder_stage": stages - 1,
-    }
-    problems = [
-        f"{name} must have {count} entries for {stages} stages, got {len(getattr(network, name))}"
-        for name, count in expected.items()
-        if len(getattr(network, name)) != count
-    ]
-    if stages < 2:
-        problems.append(f"a U-Net needs at least 2 stages, got {stages}")
-    lengths = {len(axes) for axes in (*network.kernel_sizes, *network.strides)}
-    if len(lengths) != 1 or not lengths <= {2, 3}:
-        problems.append("kernel_sizes and strides must all have 2 or all have 3 axes")
-    if any(size % 2 == 0 for kernel in network.kernel_sizes for size in kernel):
-        problems.append(f"kernel_sizes must be odd, got {list(network.kernel_sizes)}")
-    if network.strides and set(network.strides[0]) != {1}:
-        problems.append(f"the first stride must be all ones, got {list(network.strides[0])}")
-    if any(count < 1 for count in (*network.convs_per_stage, *network.convs_per_decoder_stage)):
-        problems.append("every stage needs at least one convolution")
-    return problems
+    Raises:
+        UserError: everything that is wrong with them.
+    """
+    if faults := list(network_faults(network)):
+        what = "; ".join(f"{fault.key}: {fault.what}" for fault in faults)
+        fix = "correct them in the plan or in the recipe, or plan again with 'segkit plan'"
+        raise UserError(what, where="network of the plan or recipe", fix=fix)

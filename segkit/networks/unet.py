@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -12,9 +13,12 @@ from segkit.networks.blocks import (
     ConvUnit,
     PlainStage,
     ResidualStage,
+    UnitSettings,
+    first_only,
     prediction_head,
     upsampling,
 )
+from segkit.networks.checkpointing import recomputed
 from segkit.planning.plan import NetworkPlan
 
 _STAGE: dict[str, type[PlainStage] | type[ResidualStage]] = {
@@ -31,28 +35,34 @@ class Encoder(nn.Module):
 
     def __init__(self, plan: NetworkPlan, *, channels_in: int) -> None:
         super().__init__()
-        features = plan.features_per_stage
+        features, settings = plan.features_per_stage, unit_settings(plan)
         if plan.kind == "plain":
             self.stem: nn.Module = nn.Identity()
             widths = [channels_in, *features]
         else:
             kernel = plan.kernel_sizes[0]
             ones = (1,) * len(kernel)
-            self.stem = ConvUnit(channels_in, features[0], kernel=kernel, stride=ones)
-            widths = [features[0], *features]
-        self.stages = nn.ModuleList(
-            _STAGE[plan.kind](before, after, count=count, kernel=kernel, stride=stride)
-            for (before, after), count, kernel, stride in zip(
-                pairwise(widths), plan.convs_per_stage, plan.kernel_sizes, plan.strides, strict=True
+            self.stem = ConvUnit(
+                channels_in, features[0], kernel=kernel, stride=ones, settings=settings
             )
+            widths = [features[0], *features]
+        stages = zip(
+            pairwise(widths), plan.convs_per_stage, plan.kernel_sizes, plan.strides, strict=True
+        )
+        self.stages = nn.ModuleList(
+            _STAGE[plan.kind](
+                *widths, kernel=kernel, strides=first_only(stride, count), settings=settings
+            )
+            for widths, count, kernel, stride in stages
         )
 
-    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, image: torch.Tensor, *, checkpointing: bool = False) -> list[torch.Tensor]:
         """Return the features of every stage, highest resolution first."""
-        features = self.stem(image)
+        keep = not checkpointing or isinstance(self.stem, nn.Identity)
+        features = self.stem(image) if keep else recomputed(self.stem, self.stem, image)
         skips = []
         for stage in self.stages:
-            features = stage(features)
+            features = recomputed(stage, stage, features) if checkpointing else stage(features)
             skips.append(features)
         return skips
 
@@ -65,12 +75,19 @@ class Decoder(nn.Module):
         upward = list(reversed(plan.features_per_stage))
         kernels = list(reversed(plan.kernel_sizes))[1:]
         strides = list(reversed(plan.strides))[:-1]
+        settings = unit_settings(plan)
         self.upsamplings = nn.ModuleList(
             upsampling(below, skip, stride=stride)
             for (below, skip), stride in zip(pairwise(upward), strides, strict=True)
         )
         self.stages = nn.ModuleList(
-            PlainStage(2 * skip, skip, count=count, kernel=kernel, stride=(1,) * len(kernel))
+            PlainStage(
+                2 * skip,
+                skip,
+                kernel=kernel,
+                strides=[(1,) * len(kernel)] * count,
+                settings=settings,
+            )
             for skip, count, kernel in zip(
                 upward[1:], plan.convs_per_decoder_stage, kernels, strict=True
             )
@@ -80,14 +97,20 @@ class Decoder(nn.Module):
             prediction_head(skip, channels_out, ndim=len(kernels[0])) for skip in upward[1:]
         )
 
-    def forward(self, skips: Sequence[torch.Tensor], *, all_scales: bool) -> list[torch.Tensor]:
+    def forward(
+        self, skips: Sequence[torch.Tensor], *, all_scales: bool, checkpointing: bool = False
+    ) -> list[torch.Tensor]:
         """Return logits, highest resolution first; only those unless ``all_scales``."""
         features, remaining = skips[-1], reversed(skips[:-1])
         logits: list[torch.Tensor] = []
         last = len(self.heads) - 1
         parts = zip(self.upsamplings, self.stages, self.heads, remaining, strict=True)
         for i, (upsample, stage, head, skip) in enumerate(parts):
-            features = stage(torch.cat((upsample(features), skip), dim=1))
+            run = partial(_upward, upsample, stage)
+            if checkpointing:
+                features = recomputed(run, stage, features, skip)
+            else:
+                features = run(features, skip)
             if all_scales or i == last:
                 logits.insert(0, head(features))
         return logits
@@ -99,11 +122,19 @@ class UNet(nn.Module):
     Every axis of the input must be a multiple of the product of the strides along it.
     """
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, *, deep_supervision: bool) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        *,
+        deep_supervision: bool,
+        checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.deep_supervision = deep_supervision
+        self.checkpointing = checkpointing
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """(B, in, *S) to logits (B, out, *S).
@@ -112,5 +143,20 @@ class UNet(nn.Module):
         first, entry i downsampled by the product of the strides of the first i + 1 stages.
         """
         every = self.training and self.deep_supervision
-        logits: list[torch.Tensor] = self.decoder(self.encoder(image), all_scales=every)
+        sparing = self.training and self.checkpointing and torch.is_grad_enabled()
+        skips = self.encoder(image, checkpointing=sparing)
+        logits: list[torch.Tensor] = self.decoder(skips, all_scales=every, checkpointing=sparing)
         return logits if every else logits[0]
+
+
+def unit_settings(plan: NetworkPlan) -> UnitSettings:
+    """What all convolution units of a planned U-Net are made of."""
+    return UnitSettings(norm=plan.norm, dropout=plan.dropout)
+
+
+def _upward(
+    upsample: nn.Module, stage: nn.Module, features: torch.Tensor, skip: torch.Tensor
+) -> torch.Tensor:
+    """One step of the decoder, from the features below and the skip to those of the skip."""
+    result: torch.Tensor = stage(torch.cat((upsample(features), skip), dim=1))
+    return result

@@ -87,6 +87,13 @@ class Predict(Common):
         type=Path,
         metavar="DIR",
     )
+    allow_code: tuple[str, ...] = flag(
+        "--allow-code",
+        help="import paths of networks that may be run although they are not segkit's own code",
+        nargs="+",
+        default=(),
+        metavar="PACKAGE.MODULE:CLASS",
+    )
     save_probabilities: bool = flag(
         "--save-probabilities",
         help="also write CASE.npz with the probabilities",

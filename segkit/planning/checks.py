@@ -120,6 +120,9 @@ def network_faults(network: NetworkPlan, axes: int | None = None) -> Iterator[Fa
     for key, count in expected.items():
         yield from _counts(key, getattr(network, key), count, stages)
     yield from _kernels_and_strides(network, axes)
+    if not 0 <= network.dropout < 1:
+        what = f"must lie in [0, 1), got {network.dropout}"
+        yield Fault(key="dropout", what=what, fix="0 drops nothing")
 
 
 def _counts(key: str, values: Sequence[object], count: int, stages: int) -> Iterator[Fault]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from segkit.dataset.description import DatasetDescription, command
 from segkit.errors import UserError, nearest
@@ -15,6 +15,7 @@ from segkit.files import HEADER_KEYS, content_hash, read_artifact, write_artifac
 from segkit.planning.checks import check_plan
 from segkit.planning.inheritance import resolve_configurations
 from segkit.structs import from_mapping, to_mapping
+from segkit.types import NetworkKind, Norm
 
 PLAN_VERSION = 2
 Normalization = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
@@ -59,9 +60,9 @@ class IntensityStatistics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkPlan:
-    """A U-Net: one entry a stage, highest resolution first."""
+    """A U-Net: one entry a stage, highest resolution first; or a class of the user's."""
 
-    kind: Literal["plain", "residual_encoder"] = "plain"
+    kind: NetworkKind = "plain"
     features_per_stage: tuple[int, ...]
     strides: tuple[Axes, ...]
     """Stride of the first convolution of every stage; the first is all ones."""
@@ -70,6 +71,13 @@ class NetworkPlan:
     """Convolutions (plain) or residual blocks (residual encoder) of every encoder stage."""
     convs_per_decoder_stage: tuple[int, ...]
     """Convolutions of every decoder stage, deepest first."""
+    norm: Norm = "instance"
+    dropout: float = 0.0
+    """Chance that a channel is dropped in training, between convolution and norm."""
+    class_: str | None = field(default=None, metadata={"key": "class"})
+    """``package.module:Class`` that is the network in place of the U-Net."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """What the class is called with beside its channels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

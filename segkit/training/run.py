@@ -51,6 +51,8 @@ class RunSettings:
     overwrite: bool = False
     pretrained: Pretrained | None = None
     """What a new run begins with in place of random weights."""
+    announce: Callable[[], None] = lambda: None
+    """Writes what others must know of the model, once all that can be refused has been."""
 
 
 def train_fold(
@@ -84,6 +86,7 @@ def train_fold(
         settled = replace(task, recipe=record.resolved)
         parts = build_parts(settled, source, run.device)
         state = _restored(parts, folder, run) if run.resume else _fresh(parts, task, folder, run)
+        run.announce()
         write_json(folder / "recipe.json", to_mapping(record))
         if record.resolved.compile == "on":
             parts = with_compiled(parts, settled.input_shape)

@@ -18,10 +18,13 @@ from segkit.dataset.sides import Sides, class_swap
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.networks.build import build_network
+from segkit.networks.demands import Demands, check_own_network
 from segkit.networks.inputs import input_channels
-from segkit.planning.plan import ConfigurationPlan, Plan
+from segkit.networks.own import OwnNetwork
+from segkit.networks.settle import settled_network, settled_unet
+from segkit.planning.plan import ConfigurationPlan, NetworkPlan, Plan
 from segkit.planning.sides import PatchSides, patch_sides
-from segkit.precision import choose_precision
+from segkit.precision import Precision, choose_precision
 from segkit.preprocessing.locations import target_keys
 from segkit.training.augment import (
     Augmenter,
@@ -75,8 +78,27 @@ class TrainingTask:
         sampling, planned = self.recipe.sampling, self.configured
         if sampling.patch_size is not None:
             return sampling.patch_size
-        divisors = np.prod(np.asarray(planned.network.strides), axis=0).tolist()
+        divisors = np.prod(np.asarray(self._unet.strides), axis=0).tolist()
         return shrink_patch(planned.patch_size, divisors, sampling.max_patch_voxels)
+
+    @property
+    def _unet(self) -> NetworkPlan:
+        return settled_unet(self.configured.network, self.recipe.network)
+
+    @property
+    def network(self) -> NetworkPlan:
+        """The network that is trained: the planned one as the recipe changes it, or a class.
+
+        Raises:
+            UserError: more stages than planned, or a class that only the plan names.
+        """
+        return settled_network(
+            self._unet,
+            self.configured.network,
+            self.recipe.network,
+            patch_size=self.patch_size,
+            deep_supervision=self.recipe.loss.deep_supervision,
+        )
 
     @property
     def batch_size(self) -> int:
@@ -160,14 +182,8 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
     """
     _check_patch_size(task)
     recipe, configured, loss = task.settled_recipe, task.configured, task.loss
-    torch.manual_seed(_seed(task)[0] * 1000 + _seed(task)[1])
-    network = build_network(
-        configured.network,
-        in_channels=task.input_shape[1],
-        out_channels=task.schema.num_outputs,
-        deep_supervision=recipe.loss.deep_supervision,
-    ).to(device)
     precision = choose_precision(recipe.precision, device)
+    network = _build_network(task, precision, device)
     optimizer = build_optimizer(network, recipe.optimizer)
     scaled = precision.dtype == torch.float16
     return TrainingParts(
@@ -189,6 +205,29 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
         device=device,
         precision=precision,
     )
+
+
+def _build_network(task: TrainingTask, precision: Precision, device: torch.device) -> nn.Module:
+    torch.manual_seed(_seed(task)[0] * 1000 + _seed(task)[1])
+    channels, outputs = task.input_shape[1], task.schema.num_outputs
+    network = build_network(
+        task.network,
+        in_channels=channels,
+        out_channels=outputs,
+        deep_supervision=task.recipe.loss.deep_supervision,
+        checkpointing=task.recipe.network.checkpointing,
+    ).to(device)
+    if isinstance(network, OwnNetwork):
+        demands = Demands(
+            in_channels=channels,
+            out_channels=outputs,
+            patch_size=task.patch_size,
+            batch_size=min(task.batch_size, 2),
+            precision=precision,
+            device=device,
+        )
+        check_own_network(network, demands)
+    return network
 
 
 def _average(network: nn.Module, averaging: AveragingConfig) -> WeightAverage | None:
@@ -299,8 +338,11 @@ def _seed(task: TrainingTask) -> tuple[int, int]:
 
 
 def _check_patch_size(task: TrainingTask) -> None:
-    strides = np.prod(np.asarray(task.configured.network.strides), axis=0)
+    strides = np.prod(np.asarray(task.network.strides), axis=0)
     size = np.asarray(task.patch_size)
+    if task.network.class_ is not None and len(size) == len(strides):
+        # What a class can take is found out by trying.
+        return
     fits = len(size) == len(strides) and not any(size % strides)
     # Instance norm needs more than one voxel, also at the lowest resolution.
     if fits and np.prod(size // strides) > 1:

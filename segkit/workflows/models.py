@@ -102,7 +102,7 @@ def _start(model: Model, loading: Loading) -> CasePredictor:
     """Load the weights of a model and start its networks in their engine."""
     checkpoint, engine = loading.checkpoint, loading.engine
     patch_size = model.settings.patch_size
-    trial = trial_input(model.configuration.network, model.input_channels, patch_size)
+    trial = trial_input(model.network, model.input_channels, patch_size)
     precision = choose_precision(loading.precision, loading.device)
     folds = loading.folds or tuple(trained_folds(model.folder, checkpoint))
     networks = load_networks(model, folds, checkpoint=checkpoint, device=loading.device)

@@ -7,6 +7,7 @@ from pathlib import Path
 from segkit import options as opt
 from segkit.inference.files import Writing, check_output_folder, look_for_images, predict_cases
 from segkit.inference.partners import check_shares
+from segkit.networks.own import allow_code
 from segkit.runtime import log, resolve_device
 from segkit.workflows.common import Outcome
 from segkit.workflows.models import Loading, chosen_folders, describe_work, load_models
@@ -32,7 +33,8 @@ def predict(options: opt.Predict) -> Outcome[tuple[Path, ...]]:
         engine=options.engine,
         previous_stage=options.previous_stage,
     )
-    loaded = load_models(dict(zip(folders, shares, strict=True)), loading)
+    with allow_code(*options.allow_code):
+        loaded = load_models(dict(zip(folders, shares, strict=True)), loading)
     work = loaded.with_settings(options.step, mirror=not options.no_tta)
     for line in describe_work(work):
         log.info("%s", line)

@@ -66,7 +66,8 @@ class Predictor:
             engine: ``torch``, or ``openvino`` (CPUs only).
 
         Raises:
-            UserError: no such model, fold, checkpoint or device, or an engine that does not run it.
+            UserError: no such model, fold, checkpoint or device, or an engine that does not run it;
+                a network that is code of others and not allowed (see :func:`allow_code`).
         """
         names = (folds,) if isinstance(folds, FoldName) else tuple(folds)
         loading = Loading(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from segkit import options as opt
@@ -16,6 +17,7 @@ from segkit.errors import UsageError
 from segkit.evaluation.table import render_table
 from segkit.inference.files import ImagesGiven, predict_cases
 from segkit.inference.model import ModelSettings, save_model
+from segkit.networks.own import allow_code
 from segkit.planning.fingerprint import load_fingerprint
 from segkit.planning.frequencies import target_frequencies, unannotated_cases
 from segkit.planning.plan import Plan
@@ -116,6 +118,7 @@ def train_task(
     if options.pretrained is not None and not resume:
         name = dataset.description.name
         begin_with = read_pretrained(options.pretrained, str(task.fold), name)
+    save = partial(_save_model, folder, dataset, task, replacing=options.overwrite)
     run = RunSettings(
         device=device,
         started=time.monotonic() if options.started is None else options.started,
@@ -123,14 +126,15 @@ def train_task(
         resume=resume,
         overwrite=options.overwrite,
         pretrained=begin_with,
+        announce=save,
     )
     fold_folder = folder / f"fold_{task.fold}"
     check_folder(fold_folder, run)
+    save(only_check=True)
     prepare_torch()
     if task.previous is None:
         replaced = (str(task.fold),) if options.overwrite else ()
         task = with_previous_stage(dataset, task, options, replaced=replaced)
-    _save_model(folder, dataset, task, replacing=options.overwrite)
     state = train_fold(task, store, fold_folder, run, draw=draw_progress)
     return f"trained {state.epoch} epochs ({state.iteration} steps): {fold_folder / 'final.pt'}"
 
@@ -195,7 +199,10 @@ def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.Trainin
         precision=task.recipe.precision,
         previous_stage=found,
     )
-    work = load_models({folder: 1.0}, loading).with_settings(0.5, mirror=True)
+    # Who trains a network with a recipe that names its code wants to run it.
+    own = task.network.class_
+    with allow_code(*([own] if own else [])):
+        work = load_models({folder: 1.0}, loading).with_settings(0.5, mirror=True)
     output = validation_folder(folder, str(task.fold))
     predict_cases(work, ImagesGiven(cases=tuple(cases)), output)
     pairs = [(case, output) for case in cases]
@@ -213,7 +220,14 @@ def validation_cases(dataset: OpenDataset, task: TrainingTask) -> list[Case]:
     return [case for case in dataset.cases if case.id in held_out]
 
 
-def _save_model(folder: Path, dataset: OpenDataset, task: TrainingTask, *, replacing: bool) -> None:
+def _save_model(
+    folder: Path,
+    dataset: OpenDataset,
+    task: TrainingTask,
+    *,
+    replacing: bool,
+    only_check: bool = False,
+) -> None:
     settings = ModelSettings(
         configuration=task.configuration,
         recipe=task.recipe.name,
@@ -221,9 +235,17 @@ def _save_model(folder: Path, dataset: OpenDataset, task: TrainingTask, *, repla
         mirror_axes=task.spatial.mirror_axes,
         swap_axis=task.swap_axis,
         label_layout=_label_layout(dataset),
+        network=task.network,
     )
     replaced = f"fold_{task.fold}" if replacing else None
-    save_model(folder, settings, task.plan, dataset.description, replaced_fold=replaced)
+    save_model(
+        folder,
+        settings,
+        task.plan,
+        dataset.description,
+        replaced_fold=replaced,
+        only_check=only_check,
+    )
 
 
 def _label_layout(dataset: OpenDataset) -> LabelLayout:

@@ -162,3 +162,35 @@ def test_faulty_files_are_refused(tmp_path, text):
 def test_the_resolved_recipe_round_trips():
     recipe = load_recipe("debug", ["seed=5", "loss.class_weights={liver: 2}"])
     assert from_mapping(Recipe, to_mapping(recipe), source="x") == recipe
+
+
+def test_a_class_is_a_value_of_the_recipe(tmp_path):
+    settings = ["network.class=package.nets:MyNet", "arguments={width: 8, names: [a, b]}"]
+    recipe = load_recipe("default", settings)
+    assert recipe.network.class_ == "package.nets:MyNet"
+    assert recipe.network.arguments == {"width": 8, "names": ["a", "b"]}
+    assert from_mapping(Recipe, to_mapping(recipe), source="x") == recipe
+    (tmp_path / "mine.yaml").write_text("network: {class: 'package.nets:MyNet'}")
+    assert load_recipe(str(tmp_path / "mine.yaml")).network.class_ == "package.nets:MyNet"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["network.class=MyNet"], "class must be package.module:Class, got 'MyNet'"),
+        (["network.class=a/b.py:MyNet"], "class must be package.module:Class"),
+        (["arguments={width: 8}"], "arguments have no effect without a class"),
+        (["network.class=a:B", "norm=batch"], "norm has no effect on a class"),
+        (["network.class=a:B", "checkpointing=true"], "checkpointing has no effect on a class"),
+        (["network.class=a:B", "arguments={patch_size: [8]}"], "must not hold patch_size"),
+        (["network.class=a:B", "arguments={x: .inf}"], "must be numbers, words"),
+        (["network.class=a:B", "arguments={x: 2020-01-01}"], "must be numbers, words"),
+        (["network.stages=1"], "stages must be at least 2"),
+        (["dropout=1"], r"dropout must lie in \[0, 1\)"),
+        (["norm=layer"], "'layer' is not allowed"),
+        (["features_per_stage=[8, 0]"], "features_per_stage must be positive"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe("default", settings)

@@ -26,6 +26,7 @@ class Outer:
     pair: tuple[float, float] = (0.0, 1.0)
     table: dict[str, Inner] = field(default_factory=dict)
     mixed: Literal["auto"] | dict[str, float] | None = None
+    class_: str | None = field(default=None, metadata={"key": "class"})
 
     def __post_init__(self):
         if self.name == "bad":
@@ -118,3 +119,12 @@ def test_differing_keys_are_dotted():
     now = {"a": 1, "b": {"c": [1, 3], "d": 2}, "new": None}
     assert differing_keys(before, now) == ["b.c", "gone"]
     assert differing_keys(before, before) == []
+
+
+def test_a_keyword_of_python_may_be_a_key():
+    made = build(**{"class": "package:Net"})
+    assert made.class_ == "package:Net"
+    assert to_mapping(made)["class"] == "package:Net"
+    assert "class_" not in to_mapping(made)
+    with pytest.raises(UserError, match="unknown key 'class_'"):
+        build(class_="package:Net")

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -37,7 +38,8 @@ PLANS = {
         convs_per_decoder_stage=(1,),
     ),
 }
-SHAPES = {"3d": (8, 12, 16), "residual": (8, 8, 12), "2d": (16, 12)}
+PLANS["batch norm"] = replace(PLANS["residual"], norm="batch", dropout=0.2)
+SHAPES = {"3d": (8, 12, 16), "residual": (8, 8, 12), "2d": (16, 12), "batch norm": (8, 8, 12)}
 LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.05}
 NAMES = [
     "torch",
@@ -55,6 +57,10 @@ def make(kind):
     for parameter in network.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, std=0.5)
+    if plan.norm == "batch":
+        # Statistics that are not those of any input to come.
+        network.train()(torch.randn(2, 2, *SHAPES[kind]) + 1)
+        network.eval()
     return network, trial_input(plan, 2, SHAPES[kind])
 
 

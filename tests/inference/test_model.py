@@ -18,6 +18,7 @@ from segkit.inference.model import (
     trained_folds,
 )
 from segkit.networks.build import build_network
+from segkit.networks.own import allow_code
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
 
 STATISTICS = IntensityStatistics(
@@ -176,3 +177,40 @@ def test_what_changes_places_in_a_mirror_comes_with_the_model(tmp_path, descript
     settings = replace(SETTINGS, swap_axis=None)
     save_model(tmp_path / "none", settings, plan, described)
     assert load_model(tmp_path / "none").side_swap is None
+
+
+def test_a_network_other_than_the_plans_is_built_again(tmp_path, description):
+    changed = replace(NETWORK, norm="batch", dropout=0.2, kind="residual_encoder")
+    folder = tmp_path / "model"
+    save_model(folder, replace(SETTINGS, network=changed), PLAN, description)
+    made = build_network(changed, in_channels=1, out_channels=2, deep_supervision=True)
+    image = torch.randn(4, 1, 8, 8)
+    made(image)
+    save_checkpoint(folder / "fold_0" / "final.pt", {"network": made.state_dict()})
+    model = load_model(folder)
+    assert model.network == changed
+    (loaded,) = load_networks(model, None, checkpoint="final", device=torch.device("cpu"))
+    assert torch.equal(loaded(image), made.eval()(image))
+
+
+def test_folds_with_other_networks_are_not_mixed(folder, description):
+    save_model(folder, replace(SETTINGS, network=NETWORK), PLAN, description)
+    add_fold(folder, "0")
+    other = replace(SETTINGS, network=replace(NETWORK, norm="batch"))
+    with pytest.raises(UserError) as caught:
+        save_model(folder, other, PLAN, description)
+    assert "with another network norm (instance, now batch)\n" in str(caught.value)
+
+
+def test_a_class_is_neither_run_unasked_nor_without_being_installed(tmp_path, description):
+    folder = tmp_path / "model"
+    named = replace(NETWORK, class_="absent_nets:Net", arguments={"patch_size": [8, 8]})
+    save_model(folder, replace(SETTINGS, network=named), PLAN, description)
+    add_fold(folder, "0")
+    model, cpu = load_model(folder), torch.device("cpu")
+    with pytest.raises(UserError, match="not part of segkit: absent_nets:Net") as caught:
+        load_networks(model, None, checkpoint="final", device=cpu)
+    assert "--allow-code absent_nets:Net" in caught.value.fix
+    missing = pytest.raises(UserError, match="this machine has no module 'absent_nets'")
+    with missing, allow_code("absent_nets:Net"):
+        load_networks(model, None, checkpoint="final", device=cpu)

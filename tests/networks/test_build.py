@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from segkit.errors import UserError
-from segkit.networks.blocks import ResidualBlock
+from segkit.networks.blocks import ConvUnit, ResidualBlock
 from segkit.networks.build import build_network
 from segkit.planning.plan import NetworkPlan
+from segkit.precision import channels_last
 
 FULL = NetworkPlan(
     features_per_stage=(32, 64, 128, 256, 320, 320),
@@ -146,12 +147,12 @@ def test_upsampled_features_come_before_the_skip():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"strides": ((1, 1),)}, "strides must have 2 entries"),
-        ({"convs_per_decoder_stage": (1, 1)}, "convs_per_decoder_stage must have 1"),
+        ({"strides": ((1, 1),)}, "strides: must have 2 entries"),
+        ({"convs_per_decoder_stage": (1, 1)}, "convs_per_decoder_stage: must have 1"),
         ({"strides": ((2, 2), (2, 2))}, "first stride must be all ones"),
         ({"kernel_sizes": ((3, 3), (2, 3))}, "must be odd"),
-        ({"kernel_sizes": ((3, 3), (3, 3, 3))}, "all have 2 or all have 3"),
-        ({"convs_per_stage": (2, 0)}, "at least one convolution"),
+        ({"kernel_sizes": ((3, 3), (3, 3, 3))}, "every entry must have 2 axes"),
+        ({"convs_per_stage": (2, 0)}, "convs_per_stage: must be positive, got 0"),
     ],
 )
 def test_a_plan_that_is_no_unet_is_refused(change, message):
@@ -169,3 +170,80 @@ def test_one_stage_is_refused():
     )
     with pytest.raises(UserError, match="at least 2 stages"):
         build(plan)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("plan", [SMALL_2D, residual(SMALL_3D)])
+def test_norm_and_dropout_add_no_parameter(plan, norm):
+    changed = build(dataclasses.replace(plan, norm=norm, dropout=0.2))
+    expected = {name: tuple(p.shape) for name, p in build(plan).named_parameters()}
+    assert {name: tuple(p.shape) for name, p in changed.named_parameters()} == expected
+
+
+def test_channels_are_dropped_between_convolution_and_norm():
+    plan = dataclasses.replace(SMALL_2D, dropout=0.5)
+    unit = build(plan).encoder.stages[0].convs[0]
+    seen = {}
+    unit.conv.register_forward_hook(lambda _, __, result: seen.update(convolved=result.clone()))
+    unit.norm.register_forward_pre_hook(lambda _, args: seen.update(dropped=args[0].clone()))
+    image = torch.randn(8, 2, 6, 6)
+    unit(image)
+    kept = seen["dropped"].flatten(2).abs().sum(2) > 0
+    assert 0 < kept.float().mean() < 1
+    expected = 2 * seen["convolved"] * kept[:, :, None, None]
+    assert torch.allclose(seen["dropped"], expected)
+    unit.eval()(image)
+    assert torch.equal(seen["dropped"], seen["convolved"])
+
+
+def test_residual_blocks_drop_channels_after_their_first_convolution_alone():
+    network = build(dataclasses.replace(residual(SMALL_3D), dropout=0.5))
+    with_dropout = {
+        name for name, module in network.named_modules() if isinstance(module, torch.nn.Dropout3d)
+    }
+    assert "encoder.stem.dropout" in with_dropout
+    assert "decoder.stages.0.convs.0.dropout" in with_dropout
+    blocks = {name for name in with_dropout if ".blocks." in name}
+    assert blocks
+    assert all(name.endswith("conv1.dropout") for name in blocks)
+
+
+@pytest.mark.parametrize("plan", [SMALL_2D, residual(SMALL_3D)])
+@pytest.mark.parametrize("layout", [channels_last, torch.clone])
+def test_batch_norm_normalises_over_the_batch_then_by_what_it_has_seen(plan, layout):
+    network = build(dataclasses.replace(plan, norm="batch"))
+    unit = network.decoder.stages[-1].convs[0]
+    seen = {}
+    unit.norm.register_forward_hook(
+        lambda _, args, result: seen.update(x=args[0], y=result.clone())
+    )
+    image = layout(torch.randn(3, 2, *(8,) * len(plan.strides[0])))
+    network(image)
+    axes = (0, *range(2, image.ndim))
+    assert torch.allclose(seen["y"].mean(axes), torch.zeros(4), atol=1e-5)
+    assert torch.allclose(seen["y"].std(axes), torch.ones(4), atol=1e-2)
+    mean = seen["x"].mean(axes)
+    assert torch.allclose(unit.norm.running_mean, 0.1 * mean, atol=1e-5)
+    network.eval()
+    one = network(image[:1])
+    # The others of a batch no longer matter, and neither does the layout.
+    assert torch.allclose(network(image)[:1], one, atol=1e-5)
+    assert torch.allclose(network(image[:1].contiguous()), one, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("layout", [channels_last, torch.clone])
+def test_gradients_of_thin_features_are_right_in_bf16(depth, layout):
+    torch.manual_seed(0)
+    unit = ConvUnit(8, 16, kernel=(3, 3, 3), stride=(1, 1, 1))
+    features = layout(torch.randn(2, 8, depth, 6, 5).bfloat16())
+    upward = torch.randn(2, 16, depth, 6, 5)
+
+    def gradient(enabled):
+        unit.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            (unit(features if enabled else features.float()) * upward).sum().backward()
+        return unit.conv.weight.grad.clone()
+
+    exact, found = gradient(False), gradient(True)
+    assert (found - exact).norm() <= 0.03 * exact.norm()

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segkit.networks.blocks import LEAKY_SLOPE, ConvUnit
+from segkit.networks.blocks import LEAKY_SLOPE, ConvUnit, UnitSettings
 from segkit.networks.norm import channels_last_norm, is_channels_last_on_cpu
 from segkit.precision import channels_last, channels_last_format
 
@@ -95,6 +95,7 @@ def test_only_features_in_one_layout_alone_count_as_channels_last():
 def test_a_unit_gives_the_same_in_both_layouts(activate):
     torch.manual_seed(0)
     ones = (1, 1, 1)
-    unit = ConvUnit(2, 4, kernel=(3, 3, 3), stride=ones, activate=activate).double()
+    settings = UnitSettings(activate=activate)
+    unit = ConvUnit(2, 4, kernel=(3, 3, 3), stride=ones, settings=settings).double()
     image = torch.randn(2, 2, 5, 6, 7, dtype=torch.float64)
     assert torch.allclose(unit(channels_last(image)), unit(image), atol=1e-12)
