@@ -32,6 +32,7 @@ from segkit.training.augment import (
     LabelSwap,
     SpatialSettings,
     as_input,
+    load_extra,
     sampled_patch_size,
     spatial_settings,
 )
@@ -283,7 +284,12 @@ def _augment(task: TrainingTask) -> Augment:
     recipe, masked = task.recipe, task.configured.normalize_inside_mask
     maps = task.schema.seg_channels
     augment = Augmenter(
-        recipe.augment, task.spatial, masked, reference_maps=maps, swap=_label_swap(task)
+        recipe.augment,
+        task.spatial,
+        masked,
+        reference_maps=maps,
+        swap=_label_swap(task),
+        extras=tuple(load_extra(one, task.schema.ignore_index) for one in recipe.augment.extra),
     )
     if not _is_cascade(task):
         return augment

@@ -6,6 +6,7 @@ middle, the intensity steps follow, then mirroring. All randomness comes from on
 
 from segkit.training.augment.augmenter import Augmenter
 from segkit.training.augment.cascade import CascadeAugmenter, as_input
+from segkit.training.augment.extra import load_extra
 from segkit.training.augment.settings import (
     SpatialSettings,
     sampled_patch_size,
@@ -19,6 +20,7 @@ __all__ = [
     "LabelSwap",
     "SpatialSettings",
     "as_input",
+    "load_extra",
     "sampled_patch_size",
     "spatial_settings",
 ]

@@ -8,7 +8,9 @@ from functools import reduce
 import torch
 
 from segkit.config import AugmentConfig
+from segkit.config.augment import Place
 from segkit.training.augment.choices import Batch
+from segkit.training.augment.extra import Extra
 from segkit.training.augment.settings import SpatialSettings
 from segkit.training.augment.spatial import rotate_scale_crop
 from segkit.training.augment.steps import change_intensities, drop_channels
@@ -27,6 +29,8 @@ class Augmenter:
     """How many of the label maps say what is invalid, the first ones; None: all."""
     swap: LabelSwap | None = None
     """Labels that change places between left and right."""
+    extras: tuple[Extra, ...] = ()
+    """Transforms from outside, each at its place."""
 
     @torch.no_grad()
     def __call__(
@@ -46,6 +50,7 @@ class Augmenter:
 
         Raises:
             ValueError: S is smaller than the patch, or the channels are not ``mask_channels``'.
+            UserError: a transform from outside fails, or returns what it should not.
         """
         if image.shape[1] != len(self.mask_channels):
             raise ValueError(
@@ -53,10 +58,13 @@ class Augmenter:
             )
         image, seg = rotate_scale_crop(image, seg, self.settings, self.config, generator)
         turn(image, seg, self.settings, self.config, generator)
+        self._apply_extras("after_spatial", image, seg, generator)
         first_axis = int(self.settings.dummy_2d)
         batch = Batch(image=image, config=self.config, generator=generator, first_axis=first_axis)
         change_intensities(batch)
+        self._apply_extras("after_intensity", image, seg, generator)
         mirror(image, seg, self.settings.mirror_axes, generator, self.swap)
+        self._apply_extras("after_mirror", image, seg, generator)
         if any(self.mask_channels):
             # A structure that is ignored in a case does not tell where it is invalid; others do.
             # Arithmetic, for comparisons and fills by masks are slow on a CPU.
@@ -67,3 +75,10 @@ class Augmenter:
         if self.config.p_channel_dropout:
             drop_channels(batch)
         return image, seg
+
+    def _apply_extras(
+        self, place: Place, image: torch.Tensor, seg: torch.Tensor, generator: torch.Generator
+    ) -> None:
+        for extra in self.extras:
+            if extra.config.place == place:
+                extra(image, seg, generator)
