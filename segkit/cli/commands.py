@@ -11,6 +11,7 @@ from segkit import options
 COMMANDS: dict[str, tuple[type[options.Common], str]] = {
     "validate": (options.Validate, "validation"),
     "convert": (options.Convert, "conversion"),
+    "overlay": (options.Overlay, "overlay"),
     "plan": (options.Plan, "prepare"),
     "preprocess": (options.Preprocess, "prepare"),
     "plan_and_preprocess": (options.PlanAndPreprocess, "prepare"),

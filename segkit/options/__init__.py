@@ -4,7 +4,7 @@ A field is a flag: its metadata is what ``argparse`` is told. Nothing heavy is i
 """
 
 from segkit.options.common import Common, Dataset, duration, fold
-from segkit.options.data import Convert, Plan, PlanAndPreprocess, Preprocess, Validate
+from segkit.options.data import Convert, Overlay, Plan, PlanAndPreprocess, Preprocess, Validate
 from segkit.options.interop import ImportNnunet
 from segkit.options.machine import Doctor
 from segkit.options.make import make_options
@@ -20,6 +20,7 @@ __all__ = [
     "Ensemble",
     "Evaluate",
     "ImportNnunet",
+    "Overlay",
     "Plan",
     "PlanAndPreprocess",
     "Predict",

@@ -92,6 +92,21 @@ class Preprocess(Dataset):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overlay(Dataset):
+    """Draw every training case, or its prediction: the most labelled slice under its labels."""
+
+    output: Path = flag(
+        "-o", "--output", help="folder for CASE.png", type=Path, required=True, metavar="OUT"
+    )
+    channel: int = flag(
+        "--channel", help="which image channel (default 0)", default=0, type=int, metavar="N"
+    )
+    predictions: Path | None = flag(
+        "-p", "--predictions", help="draw these in place of the labels", type=Path, metavar="PRED"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Convert(Common):
     """Make a dataset folder of what you have; DICOM series become NIfTI files."""
 
