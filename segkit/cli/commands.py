@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[type[options.Common], str]] = {
     "plan_and_preprocess": (options.PlanAndPreprocess, "prepare"),
     "train": (options.Train, "training"),
     "predict": (options.Predict, "prediction"),
+    "postprocess": (options.Postprocess, "postprocess"),
     "ensemble": (options.Ensemble, "ensemble"),
     "evaluate": (options.Evaluate, "evaluation"),
     "run": (options.Run, "run"),

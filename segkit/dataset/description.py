@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +130,21 @@ def describe(content: Mapping[str, Any], file: Path) -> DatasetDescription:
         unannotated={case: tuple(names) for case, names in content.get("unannotated", {}).items()},
         sides=sides_from_content(content),
     )
+
+
+def describe_predicted(
+    content: Mapping[str, Any], left_out: Sequence[str], file: Path
+) -> DatasetDescription:
+    """Build the description of what a model predicts, as records keep it.
+
+    Args:
+        content: Of the dataset.json the model was trained with.
+        left_out: Structures of it that are not predicted.
+        file: Where it was read from.
+
+    Raises:
+        UserError: it is no dataset.json.
+    """
+    raise_errors(check_content(content, file), where=file)
+    described = describe(content, file)
+    return replace(described, labels=described.labels.without(left_out))

@@ -34,18 +34,29 @@ def nonzero_mask(image_czyx: np.ndarray, *, fill_planes: bool = True) -> np.ndar
         return mask
     # Whatever is zero outside the bounding box is connected to the border: no hole is lost.
     inner = mask[box_slices(bounding_box(mask))]
-    if 1 in mask.shape:
-        plane = inner.squeeze(axis=mask.shape.index(1))
-        plane[...] = _fill_holes(plane)
-    elif not inner.all():
-        inner[...] = _fill_holes(inner)
+    if 1 in mask.shape or not inner.all():
+        inner[...] = fill_holes(inner, flat_axis=_flat_axis(mask))
     return mask
 
 
-def _fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Do what scipy's binary_fill_holes does, by one labelling (3 to 4 times as fast)."""
+def _flat_axis(mask: np.ndarray) -> int | None:
+    return mask.shape.index(1) if 1 in mask.shape else None
+
+
+def fill_holes(mask: np.ndarray, flat_axis: int | None = None) -> np.ndarray:
+    """Do what scipy's binary_fill_holes does, by one labelling (3 to 4 times as fast).
+
+    Args:
+        mask: Bool, any shape.
+        flat_axis: An axis of length 1 that the image has: holes are then those of the plane.
+
+    Returns:
+        The mask with everything in it that is not connected (by faces) to its border.
+    """
     from scipy import ndimage
 
+    if flat_axis is not None:
+        return np.expand_dims(fill_holes(mask.squeeze(axis=flat_axis)), flat_axis)
     components, count = ndimage.label(~mask)
     outside = np.zeros(count + 1, dtype=bool)
     for axis in range(mask.ndim):

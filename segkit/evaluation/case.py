@@ -83,12 +83,8 @@ def evaluate_case(pair: CasePair, settings: EvaluationSettings) -> CaseResult:
     Raises:
         UserError: a file is unreadable, holds undeclared values, or the shapes differ.
     """
-    schema, reader = settings.schema, settings.reader
-    # What is ignored in the prediction is no class, and so it counts as background.
-    pred = read_label_map(pair.pred, schema, reader, unannotated=pair.unannotated)
-    ref = read_label_map(pair.ref, schema, reader, unannotated=pair.unannotated)
-    _check_shapes(pair, ref, pred)
-    ref = apply_mask(ref, pair.mask, schema, reader)
+    schema = settings.schema
+    ref, pred = read_pair(pair, schema, settings.reader)
     labels, regions = score_case(ref.array, pred.array, ref.geometry, schema, settings.scoring)
     return CaseResult(
         scores=CaseScores(
@@ -100,8 +96,21 @@ def evaluate_case(pair: CasePair, settings: EvaluationSettings) -> CaseResult:
         ),
         errors=label_errors(ref.array[0], pred.array[0], schema, voxel_ml(ref.geometry)),
         warnings=geometry_warnings(pair.case, ref.geometry, pred.geometry),
-        source_hash=_hash([pair.ref, pair.pred, pair.mask]),
+        source_hash=pair_hash(pair),
     )
+
+
+def read_pair(pair: CasePair, schema: LabelSchema, reader: str | None) -> tuple[Volume, Volume]:
+    """Read reference and prediction as schema indices; outside its mask the reference is ignored.
+
+    Raises:
+        UserError: as for :func:`evaluate_case`.
+    """
+    # What is ignored in the prediction is no class, and so it counts as background.
+    pred = read_label_map(pair.pred, schema, reader, unannotated=pair.unannotated)
+    ref = read_label_map(pair.ref, schema, reader, unannotated=pair.unannotated)
+    _check_shapes(pair, ref, pred)
+    return apply_mask(ref, pair.mask, schema, reader), pred
 
 
 def geometry_warnings(case: str, ref: Geometry, pred: Geometry) -> tuple[str, ...]:
@@ -136,10 +145,10 @@ def _check_shapes(pair: CasePair, ref: Volume, pred: Volume) -> None:
         )
 
 
-def _hash(paths: Sequence[Path | None]) -> str:
-    """Hash files, and the named files of folders."""
+def pair_hash(pair: CasePair) -> str:
+    """Hash what is compared: files, and the named files of folders."""
     contents: list[object] = []
-    for path in paths:
+    for path in (pair.ref, pair.pred, pair.mask):
         if path is not None and path.is_dir():
             named = structure_files(path).items()
             contents.append({name: [_file_hashes(file) for file in files] for name, files in named})

@@ -83,14 +83,26 @@ def overlap_scores(confusion: np.ndarray, members: np.ndarray, voxel_ml: float) 
     """
     if not confusion.any():
         return [dict.fromkeys(OVERLAP_METRICS) for _ in members]
-    rows = members.astype(np.int64)
-    both = ((rows @ confusion) * rows).sum(axis=1)
-    in_ref, in_pred = rows @ confusion.sum(axis=1), rows @ confusion.sum(axis=0)
-    counts = zip(both.tolist(), in_ref.tolist(), in_pred.tolist(), strict=True)
+    counts: list[tuple[int, int, int]] = overlap_counts(confusion, members).tolist()
     return [_scores(*target, voxel_ml) for target in counts]
 
 
-def _scores(both: int, in_ref: int, in_pred: int, voxel_ml: float) -> Scores:
+def overlap_counts(confusion: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Count the voxels of targets in both maps, in the prediction and in the reference.
+
+    Args:
+        confusion: (K, K) counts from :func:`confusion_matrix`.
+        members: (T, K) bool, whether class k belongs to target t.
+
+    Returns:
+        (T, 3) int64.
+    """
+    rows = members.astype(np.int64)
+    both = ((rows @ confusion) * rows).sum(axis=1)
+    return np.stack([both, rows @ confusion.sum(axis=0), rows @ confusion.sum(axis=1)], axis=1)
+
+
+def _scores(both: int, in_pred: int, in_ref: int, voxel_ml: float) -> Scores:
     return {
         "dice": ratio(2 * both, in_ref + in_pred),
         "iou": ratio(both, in_ref + in_pred - both),

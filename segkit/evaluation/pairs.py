@@ -40,7 +40,9 @@ def pair_files(
             a reference, or a ``masks_dir`` in which none belongs to one of the cases.
     """
     ending = description.label_ending
-    predictions, references = (_label_maps(folder, description) for folder in (pred_dir, ref_dir))
+    predictions, references = (
+        find_label_maps(folder, description) for folder in (pred_dir, ref_dir)
+    )
     if not predictions:
         fix = f"give a folder with files named CASE{ending}"
         raise UserError(f"no prediction ends in {ending}", where=pred_dir, fix=fix)
@@ -90,13 +92,21 @@ def grid_file(folder: Path, case: str, description: DatasetDescription) -> Path:
     Raises:
         UserError: neither is there, or both.
     """
-    path = find_label_map(folder, case, description)
+    return file_of(find_label_map(folder, case, description))
+
+
+def file_of(path: Path) -> Path:
+    """Return a label file itself, or of a folder of structures one file in it.
+
+    Raises:
+        UserError: there is none.
+    """
     files = [path] if path.is_file() else []
     if path.is_dir():
         files = [file for named in structure_files(path).values() for file in named]
     if not files:
         fix = "predict the case again, or take its other files away"
-        raise UserError(f"there is no label map of {case}", where=path, fix=fix)
+        raise UserError("there is no label map", where=path, fix=fix)
     return files[0]
 
 
@@ -113,8 +123,12 @@ def own_masks(ref_dir: Path, description: DatasetDescription) -> dict[str, Path]
     return masks
 
 
-def _label_maps(folder: Path, description: DatasetDescription) -> dict[str, Path]:
-    """Map case to its file or folder; hidden ones are none."""
+def find_label_maps(folder: Path, description: DatasetDescription) -> dict[str, Path]:
+    """Map case to its file or, for structures, folder; hidden ones are none.
+
+    Raises:
+        UserError: no such folder, or a case that lies there twice.
+    """
     files = _files(folder, description.label_ending)
     if not description.labels.overlapping:
         return files

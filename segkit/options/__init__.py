@@ -8,7 +8,7 @@ from segkit.options.data import Convert, Overlay, Plan, PlanAndPreprocess, Prepr
 from segkit.options.interop import ImportNnunet
 from segkit.options.machine import Doctor
 from segkit.options.make import make_options
-from segkit.options.prediction import Ensemble, Evaluate, Predict
+from segkit.options.prediction import Ensemble, Evaluate, Postprocess, Predict
 from segkit.options.training import Demo, Run, Train, TrainingChoice
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Overlay",
     "Plan",
     "PlanAndPreprocess",
+    "Postprocess",
     "Predict",
     "Preprocess",
     "Run",

@@ -107,6 +107,12 @@ class Predict(Common):
         default=False,
         action="store_true",
     )
+    no_postprocessing: bool = flag(
+        "--no-postprocessing",
+        help="leave out the rules in the model folder's postprocessing.json",
+        default=False,
+        action="store_true",
+    )
     keep_done: bool = flag(
         "--continue",
         help="keep what the same models have predicted from the same images before",
@@ -162,6 +168,53 @@ class Ensemble(Common):
         help="also write CASE.npz with the averaged probabilities",
         default=False,
         action="store_true",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Postprocess(Common):
+    """Apply post-processing rules to predictions, or (--fit) find rules that help.
+
+    Models found by find_best or run apply their own when they predict.
+    """
+
+    input: Path | None = flag("-i", "--input", help="folder of predictions", type=Path)
+    output: Path = flag(
+        "-o",
+        "--output",
+        help="folder for what comes out; with --fit the JSON file of the rules",
+        type=Path,
+        required=True,
+        metavar="OUT",
+    )
+    rules: Path | None = flag(
+        "--rules", help="JSON file of rules, or a model folder", type=Path, metavar="FILE"
+    )
+    fit: bool = flag(
+        "--fit",
+        help="find rules on predictions of cases the model was not trained on; each is judged on "
+        "cases it was not chosen on",
+        default=False,
+        action="store_true",
+    )
+    predictions: Path | None = flag(
+        "-p", "--predictions", help="with --fit: folder", type=Path, metavar="PRED"
+    )
+    references: Path | None = flag(
+        "-r", "--references", help="with --fit: folder", type=Path, metavar="REF"
+    )
+    description: Path | None = flag(
+        "-d",
+        "--dataset-json",
+        help="dataset.json or model folder (without --fit the rules know it)",
+        type=Path,
+        metavar="DATASET_JSON",
+    )
+    masks: Path | None = flag(
+        "--masks",
+        help="with --fit: folder of CASE.ext; only where they are not 0 counts",
+        type=Path,
+        metavar="DIR",
     )
 
 

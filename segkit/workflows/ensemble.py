@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit import options as opt
-from segkit.dataset.description import DatasetDescription, describe
+from segkit.dataset.description import DatasetDescription, describe_predicted
 from segkit.dataset.image_io import Header, read_header
 from segkit.dataset.label_files import LabelLayout, label_layout, label_path, write_label_map
 from segkit.errors import UsageError, UserError, listing
@@ -108,9 +108,8 @@ def _open(folder: Path, description: Path | None) -> Saved:
     if description is not None or (folder / "dataset.json").is_file():
         meant = read_description(description or folder)
     elif record is not None:
-        meant = describe(record.source.dataset, folder / "dataset.json")
-        if record.source.left_out:
-            meant = replace(meant, labels=meant.labels.without(record.source.left_out))
+        source = record.source
+        meant = describe_predicted(source.dataset, source.left_out, folder)
     else:
         fix = "give the dataset.json (or the model folder) with -d"
         raise UserError("nothing says what the probabilities mean", where=folder, fix=fix)

@@ -12,6 +12,7 @@ from segkit import options as opt
 from segkit.checkpoint import checkpoint_hash
 from segkit.dataset.description import load_description
 from segkit.errors import UsageError, UserError
+from segkit.evaluation.postprocessing import RULES_FILE
 from segkit.inference.case import CasePredictor
 from segkit.inference.engines import start_engine, trial_input
 from segkit.inference.ensemble import EnsemblePredictor
@@ -29,6 +30,7 @@ from segkit.precision import PrecisionName, choose_precision
 from segkit.runtime import log, prepare_torch
 from segkit.workflows.common import open_workspace
 from segkit.workflows.interop import with_imported
+from segkit.workflows.postprocess import finish_of
 from segkit.workspace import Workspace, find_dataset
 
 Work = CasePredictor | EnsemblePredictor
@@ -46,6 +48,8 @@ class Loading:
     """``final``, ``best`` or ``last``."""
     precision: PrecisionName = "auto"
     engine: str = "torch"
+    postprocess: bool = True
+    """Take the rules along that a model folder has for what comes out."""
     previous_stage: Path | Segmentations | None = None
     """Where a cascade finds the segmentations it refines; None: the stage that it carries makes
     them."""
@@ -70,9 +74,14 @@ def load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
         fix = "leave it out, or give the model of a cascade"
         raise UserError(what, where="--previous-stage", fix=fix)
     if len(members) == 1:
-        return members[0]
+        return _with_rules(members[0]) if loading.postprocess else members[0]
     check_partners([member.model for member in members])
     return EnsemblePredictor(members=members, shares=tuple(folders.values()))
+
+
+def _with_rules(work: CasePredictor) -> CasePredictor:
+    model = work.model
+    return replace(work, finish=finish_of(model.folder / RULES_FILE, model.description))
 
 
 def _load_model(folder: Path, loading: Loading) -> CasePredictor:
@@ -130,7 +139,8 @@ def describe_work(work: Work) -> list[str]:
     views = 2 ** len(first.settings.mirror_axes)
     mirrored = f"averaged over {views} mirrored views" if source.mirrored else "not mirrored"
     how = f"{source.engine} in {source.precision} on {first.device}, step {source.step:g}"
-    return [*lines, f"{how}, {mirrored}"]
+    rules = [] if work.finish is None else [f"post-processing: {work.finish.summary}"]
+    return [*lines, f"{how}, {mirrored}", *rules]
 
 
 def chosen_folders(options: opt.Predict) -> tuple[Path, ...]:

@@ -31,6 +31,7 @@ def predict(options: opt.Predict) -> Outcome[tuple[Path, ...]]:
         checkpoint=options.checkpoint,
         precision=options.precision,
         engine=options.engine,
+        postprocess=not options.no_postprocessing,
         previous_stage=options.previous_stage,
     )
     with allow_code(*options.allow_code):

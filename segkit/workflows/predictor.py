@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -78,6 +78,10 @@ class Predictor:
             engine=engine,
         )
         return cls(work=load_models(_weighed(folder), loading))
+
+    def without_postprocessing(self) -> Predictor:
+        """Return the same without the rules of the model folder's ``postprocessing.json``."""
+        return replace(self, work=replace(self.work, finish=None))
 
     @property
     def channel_names(self) -> tuple[str, ...]:

@@ -197,6 +197,7 @@ def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.Trainin
         device=resolve_device(options.device),
         folds=(str(task.fold),),
         precision=task.recipe.precision,
+        postprocess=False,
         previous_stage=found,
     )
     # Who trains a network with a recipe that names its code wants to run it.
