@@ -154,16 +154,34 @@ def _case_and_number(
 
 
 def complete_cases(
-    groups: Groups, description: DatasetDescription
+    groups: Groups, description: DatasetDescription, *, may_lack: bool = False
 ) -> tuple[dict[str, tuple[Path, ...]], list[Problem]]:
-    """Return the images of every case that has all its channels, and what the others lack."""
+    """Return the images of every case that has all its channels, and what the others lack.
+
+    With ``may_lack``, channels whose files are numbered may be missing, but not all.
+    """
     images, problems = {}, []
     for case, files in groups.items():
         found = check_channels(case, files, description)
+        if may_lack and all(_is_numbered(file, description) for file in files.values()):
+            found = [one for one in found if one.code != "SK-F004"]
         problems += found
         if not found:
             images[case] = tuple(files[number] for number in sorted(files))
     return images, problems
+
+
+def absent_channels(files: dict[int, Path], description: DatasetDescription) -> tuple[int, ...]:
+    """Return the channels a case that is complete otherwise does without."""
+    expected = len(description.channel_names)
+    if files.keys() == {0} and expected > 1:
+        in_one = read_header(files[0], description.reader).channels == expected
+        return () if in_one else tuple(range(1, expected))
+    return tuple(number for number in range(expected) if number not in files)
+
+
+def _is_numbered(file: Path, description: DatasetDescription) -> bool:
+    return _CHANNEL.fullmatch(file.name.removesuffix(description.file_ending)) is not None
 
 
 def check_channels(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from segkit.dataset.case_files import (
     MULTILABEL,
+    absent_channels,
     check_listed,
     check_reachable,
     complete_cases,
@@ -42,6 +43,8 @@ class Case:
     """Region of interest: where it is 0 the labels are ignored."""
     unannotated: tuple[str, ...] = ()
     """Overlapping structures nobody looked for in this case."""
+    absent: tuple[int, ...] = ()
+    """Numbers of channels that are not among the images, where a model may do without some."""
 
     def label_files(self) -> tuple[Path, ...]:
         """List the label file, or the files of the label folder that are not hidden."""
@@ -101,7 +104,7 @@ def images_to_predict(paths: Sequence[Path], description: DatasetDescription) ->
 
 
 def find_images(
-    paths: Sequence[Path], description: DatasetDescription
+    paths: Sequence[Path], description: DatasetDescription, *, may_lack_channels: bool = False
 ) -> tuple[tuple[Case, ...], list[Problem]]:
     """Return the cases in folders or files, sorted by id and without labels, and all problems.
 
@@ -109,6 +112,12 @@ def find_images(
     (always so for a data set with one channel) may do without the number. A folder without such
     files may hold DICOM series, one a folder, named like files would be. A case with a problem of
     its own, such as a missing channel, is not among the cases.
+
+    Args:
+        paths: Folders or files.
+        description: Of the model's data set.
+        may_lack_channels: A case may do without some of its channels, whose numbers are told with
+            it then.
 
     Raises:
         UserError: nothing there.
@@ -120,11 +129,20 @@ def find_images(
         fix = "give a folder or files of the format the model was trained on"
         raise UserError(what, where=", ".join(map(str, paths)), fix=fix)
     groups, misnamed = group_channels(files, description, numbers_needed=False)
-    images, incomplete = complete_cases({**series, **groups}, description)
+    groups = {**series, **groups}
+    images, incomplete = complete_cases(groups, description, may_lack=may_lack_channels)
     problems += misnamed + incomplete
     broken = {found.case for found in problems if found.severity == "error"}
-    usable = sorted(images.keys() - broken)
-    return tuple(Case(id=name, images=images[name], label=None) for name in usable), problems
+    cases = [
+        Case(
+            id=name,
+            images=images[name],
+            label=None,
+            absent=absent_channels(groups[name], description) if may_lack_channels else (),
+        )
+        for name in sorted(images.keys() - broken)
+    ]
+    return tuple(cases), problems
 
 
 def case_identity(case: Case) -> str:
@@ -137,7 +155,8 @@ def image_hash(case: Case) -> str:
     """Hash the contents of a case's image files (or series), whatever they are called."""
     beside = (other for file in case.images for other in companions(file))
     files = (path for path in dict.fromkeys((*case.images, *beside)) if path.is_file())
-    return content_hash([file_hash(file) for file in files])
+    absent = [list(case.absent)] if case.absent else []
+    return content_hash([*map(file_hash, files), *absent])
 
 
 def largest_case(cases: Iterable[Case]) -> int:

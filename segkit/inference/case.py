@@ -106,6 +106,13 @@ class CasePredictor:
             left_out=self.model.plan.left_out,
         )
 
+    @property
+    def may_lack_channels(self) -> bool:
+        """Whether cases may come without some of their channels."""
+        before = self.previous
+        fits = not isinstance(before, CasePredictor) or before.may_lack_channels
+        return fits and self.model.settings.may_lack_channels
+
     def with_settings(self, step: float, *, mirror: bool) -> CasePredictor:
         """Return the same with another step, mirroring where training did or not at all."""
         axes, swap = (

@@ -83,6 +83,11 @@ class EnsemblePredictor:
         rules = None if self.finish is None else self.finish.hash
         return dataclasses.replace(first, members=tuple(members), postprocessing=rules)
 
+    @property
+    def may_lack_channels(self) -> bool:
+        """Whether cases may come without some of their channels: whether all models allow it."""
+        return all(member.may_lack_channels for member in self.members)
+
     def with_settings(self, step: float, *, mirror: bool) -> EnsemblePredictor:
         """Return the same with another step, mirroring where training did or not at all."""
         members = [member.with_settings(step, mirror=mirror) for member in self.members]

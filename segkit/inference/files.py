@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from segkit.dataset.cases import Case, find_images, image_hash
 from segkit.dataset.description import DatasetDescription
 from segkit.dataset.image_io import KNOWN_ENDINGS
 from segkit.dataset.label_files import LabelLayout, label_path, read_label_map
-from segkit.dataset.problems import raise_errors
+from segkit.dataset.problems import Problem, raise_errors
 from segkit.errors import UsageError, UserError, listing
 from segkit.files import failures_told
 from segkit.inference.case import CasePredictor
@@ -81,14 +81,22 @@ def check_output_folder(output: Path) -> None:
         pass
 
 
-def look_for_images(inputs: Sequence[Path], description: DatasetDescription) -> ImagesGiven:
+def look_for_images(
+    inputs: Sequence[Path], description: DatasetDescription, *, may_lack_channels: bool = False
+) -> ImagesGiven:
     """Find the cases in folders or files; those that lack a file are among them.
+
+    Args:
+        inputs: Folders or files.
+        description: Of the model's data set.
+        may_lack_channels: Cases that lack channels can be predicted too; each is told.
 
     Raises:
         UserError: nothing there, or something that no case is to blame for; no case can be
             predicted.
     """
-    cases, problems = find_images(inputs, description)
+    cases, problems = find_images(inputs, description, may_lack_channels=may_lack_channels)
+    problems = [_with_way_out(found, may_lack_channels) for found in problems]
     where = ", ".join(map(str, inputs))
     if not cases:
         raise_errors(problems, where=where)
@@ -100,8 +108,22 @@ def look_for_images(inputs: Sequence[Path], description: DatasetDescription) -> 
         faults.setdefault(str(found.case), error)
     if faults:
         log.warning("%d case(s) cannot be predicted: %s", len(faults), listing(sorted(faults)))
+    for case in cases:
+        if case.absent:
+            names = (f"{description.channel_names[i]} (_{i:04d})" for i in case.absent)
+            log.warning("%s has no %s, and is predicted without", case.id, ", ".join(names))
     broken = [Case(id=name, images=(), label=None) for name in faults]
     return ImagesGiven(cases=tuple(sorted([*cases, *broken], key=_case_id)), faults=faults)
+
+
+def _with_way_out(found: Problem, may_lack_channels: bool) -> Problem:
+    """Say what else could be done where a channel is missing."""
+    if found.code != "SK-F004":
+        return found
+    advice = "models trained with augment.p_channel_dropout above 0 predict without it"
+    if may_lack_channels:
+        advice = "this model predicts without it, if the other files are numbered (CASE_0000)"
+    return replace(found, fix=f"{found.fix}; {advice}")
 
 
 def predict_cases(

@@ -52,6 +52,8 @@ class ModelSettings:
     """Spatial axes of the patch that training mirrored, so that prediction may."""
     swap_axis: int | None = None
     """The one of them that runs between left and right: there labels changed places."""
+    may_lack_channels: bool = False
+    """Whether training dropped channels, so that cases may come without some."""
     label_layout: LabelLayout = "integers"
     """How the labels trained on lie on disk; predictions are written alike."""
     network: NetworkPlan | None = None

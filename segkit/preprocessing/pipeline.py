@@ -99,7 +99,8 @@ def preprocess_case(
     """
     chosen = plan.configuration(configuration)
     files = tuple(path.name for path in case.images) if case else ()
-    source = ", ".join(files) or None
+    source, absent = ", ".join(files) or None, case.absent if case else ()
+    volume = _with_absent(volume, absent)
     _check(volume, labels, len(chosen.normalization), source)
     mask_stored = nonzero_mask(volume.array, fill_planes=plan.voxel_rules == "segkit")
     mask, spacing_mm = _planned(volume, mask_stored[None], plan)
@@ -115,10 +116,22 @@ def preprocess_case(
         seg = resample_segmentation(mark_invalid(seg, valid), *grids, record.keeps_axis_apart)
     image = _planned(volume, volume.array, plan)[0][index]
     image = _normalized(image, mask[index][0], valid[0], plan, chosen, source)
+    # Whatever 0 means to a channel that is there, the network knows absence as 0.
+    image[list(absent)] = 0
     image = resample_image(
         image, *grids, chosen.interpolation_order, keep_apart=record.keeps_axis_apart
     )
     return PreprocessedCase(image=image, seg=seg, record=record, invalid_zyx=~mask_stored)
+
+
+def _with_absent(volume: Volume, absent: tuple[int, ...]) -> Volume:
+    """Put channels of zeros where some are absent, so that the others have their numbers."""
+    if not absent:
+        return volume
+    complete = np.zeros((len(volume.array) + len(absent), *volume.shape), volume.array.dtype)
+    present = [number for number in range(len(complete)) if number not in absent]
+    complete[present] = volume.array
+    return dataclasses.replace(volume, array=complete)
 
 
 def _record(

@@ -182,6 +182,7 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
             classes that do not exist or whose frequencies are unknown.
     """
     _check_patch_size(task)
+    _check_channel_dropout(task)
     recipe, configured, loss = task.settled_recipe, task.configured, task.loss
     precision = choose_precision(recipe.precision, device)
     network = _build_network(task, precision, device)
@@ -341,6 +342,12 @@ def _case_weights(task: TrainingTask) -> tuple[float, ...] | None:
 
 def _seed(task: TrainingTask) -> tuple[int, int]:
     return task.recipe.seed, 999 if task.fold == "all" else task.fold
+
+
+def _check_channel_dropout(task: TrainingTask) -> None:
+    if task.recipe.augment.p_channel_dropout and len(task.plan.channel_names) == 1:
+        what = "there is one channel only, and one at least has to stay"
+        raise UserError(what, where="augment.p_channel_dropout", fix="leave it at 0")
 
 
 def _check_patch_size(task: TrainingTask) -> None:

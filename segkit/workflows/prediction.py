@@ -39,7 +39,9 @@ def predict(options: opt.Predict) -> Outcome[tuple[Path, ...]]:
     work = loaded.with_settings(options.step, mirror=not options.no_tta)
     for line in describe_work(work):
         log.info("%s", line)
-    given = look_for_images(options.inputs, work.model.description)
+    given = look_for_images(
+        options.inputs, work.model.description, may_lack_channels=work.may_lack_channels
+    )
     work.check([case for case in given.cases if case.id not in given.faults])
     written = predict_cases(work, given, options.output, writing)
     kept = f" ({written.kept} of them before)" if written.kept else ""

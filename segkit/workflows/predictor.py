@@ -196,7 +196,11 @@ class Predictor:
                 or, after all other cases are done, cases that failed.
         """
         check_output_folder(Path(output))
-        given = look_for_images(_paths(inputs), self.work.model.description)
+        given = look_for_images(
+            _paths(inputs),
+            self.work.model.description,
+            may_lack_channels=self.work.may_lack_channels,
+        )
         work = self.work.with_settings(step, mirror=tta)
         writing = Writing(keep_probabilities=save_probabilities)
         return predict_cases(work, given, Path(output), writing).paths

@@ -235,6 +235,7 @@ def _save_model(
         patch_size=task.patch_size,
         mirror_axes=task.spatial.mirror_axes,
         swap_axis=task.swap_axis,
+        may_lack_channels=task.recipe.augment.p_channel_dropout > 0,
         label_layout=_label_layout(dataset),
         network=task.network,
     )

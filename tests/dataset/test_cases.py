@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -5,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_dataset import (
+    SHAPE,
     describe,
     labels_of,
     noise,
+    put_image,
     put_label_folder,
     put_labels,
     put_mask,
@@ -18,6 +21,8 @@ from segkit.dataset.cases import (
     Case,
     case_identity,
     find_cases,
+    find_images,
+    image_hash,
     images_to_predict,
     largest_case,
     training_cases,
@@ -300,3 +305,42 @@ def test_folders_that_cannot_be_listed_are_told(dataset, monkeypatch, name):
     monkeypatch.setattr(Path, "iterdir", refuse)
     problems = find_cases(load_description(dataset))[1]
     assert ("SK-F001", str(dataset / name)) in [(found.code, found.where) for found in problems]
+
+
+def two_channels(dataset, content):
+    """Cases a (both channels), b (the first only) and c (the second only)."""
+    description = described(dataset, content, channel_names={"0": "T1", "1": "T2"})
+    put_image(dataset, "a", noise(), number=1)
+    (dataset / "imagesTr" / "c_0000.nii.gz").rename(dataset / "imagesTr" / "c_0001.nii.gz")
+    return description
+
+
+def test_channels_may_be_absent_where_a_model_allows_it(dataset, content):
+    description = two_channels(dataset, content)
+    cases, problems = find_images([dataset / "imagesTr"], description, may_lack_channels=True)
+    assert problems == []
+    assert {case.id: case.absent for case in cases} == {"a": (), "b": (1,), "c": (0,)}
+    assert [len(case.images) for case in cases] == [2, 1, 1]
+    # The same picture, as one channel or the other, is not the same case.
+    first, second = (dataclasses.replace(cases[1], absent=absent) for absent in ((1,), (0,)))
+    assert image_hash(first) != image_hash(second)
+    cases, problems = find_images([dataset / "imagesTr"], description)
+    assert [case.id for case in cases] == ["a"]
+    assert {(found.code, found.case) for found in problems} == {("SK-F004", "b"), ("SK-F004", "c")}
+
+
+def test_an_image_without_a_number_does_not_say_which_channel_it_is(dataset, content):
+    description = two_channels(dataset, content)
+    lone = dataset / "imagesTr" / "b_0000.nii.gz"
+    lone = lone.rename(dataset / "imagesTr" / "b.nii.gz")
+    cases, problems = find_images([lone], description, may_lack_channels=True)
+    assert cases == ()
+    assert [found.code for found in problems] == ["SK-F004"]
+
+
+def test_one_file_may_hold_all_channels_where_some_may_be_absent(dataset, content, itk_file):
+    description = two_channels(dataset, content)
+    path = dataset / "both_0000.nii.gz"
+    itk_file(path, noise((2, *SHAPE)), spacing=(1.0, 1.0, 2.0, 1.0))
+    (case,), problems = find_images([path], description, may_lack_channels=True)
+    assert (case.absent, problems) == ((), [])

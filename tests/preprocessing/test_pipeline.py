@@ -324,3 +324,20 @@ def test_cases_that_are_not_resampled_keep_shape_and_spacing(spacing):
     np.testing.assert_array_equal(made.image, volume.array[:, 2:7, 2:6, 2:7])
     assert made.record.spacing_resampled_mm == (4.0, 1.0, 1.3)
     assert matrices_back(made.record)[1] == (None, None, None)
+
+
+@pytest.mark.parametrize("scheme", ["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"])
+def test_absent_channels_are_zero_and_the_others_what_they_were(scheme):
+    statistics = dataclasses.replace(STATISTICS, mean=-3.0, std=2.0, percentile_00_5=-9)
+    plan = make_plan((1.0, 1.0, 1.5), schemes=(scheme,) * 3)
+    plan = dataclasses.replace(plan, intensities=(statistics,) * 3)
+    whole = make_volume(channels=3)
+    full = preprocess_case(whole, None, plan, "it", case=CASE)
+    part = dataclasses.replace(whole, array=whole.array[[0, 2]])
+    case = dataclasses.replace(CASE, absent=(1,))
+    result = preprocess_case(part, None, plan, "it", case=case)
+    np.testing.assert_array_equal(result.image[[0, 2]], full.image[[0, 2]])
+    assert (result.image[1] == 0).all()
+    assert result.record == full.record
+    with pytest.raises(UserError, match="2 channels, the plan expects 3"):
+        preprocess_case(part, None, plan, "it", case=CASE)
