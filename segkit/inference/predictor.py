@@ -37,6 +37,9 @@ class PredictionSettings:
     """Axes of the patch over whose flips (all combinations) logits are averaged."""
     swap: SideSwap | None = None
     """What changes places in flips between left and right."""
+    extend: Callable[[Tensor], Tensor] | None = None
+    """Makes of a tile (C, Z, Y, X) what the networks take, before it is mirrored; None: they take
+    the tile. What all tiles together would need too much memory for, is made here."""
     batch_size: int | None = None
     """Forward passes (tiles and their flips) that go through the network together; None: as many
     as ``BATCH_VOXELS`` allows, at least one."""
@@ -100,6 +103,7 @@ def predict_logits(
         _slide,
         tiles=tiles,
         flips=all_flips(settings.mirror_axes, len(patch_size), settings.swap),
+        extend=settings.extend or _unchanged,
         forward=functools.partial(_forward, forwards, flat=len(patch_size) == 2),
     )
     batch_size = settings.batch_size or default_batch_size(patch, device)
@@ -112,6 +116,10 @@ def default_batch_size(patch_size: Shape, device: torch.device) -> int:
     """Return how many patches go through a network together."""
     voxels = BATCH_VOXELS.get(device.type, BATCH_VOXELS["cuda"])
     return max(1, voxels // math.prod(patch_size))
+
+
+def _unchanged(tile: Tensor) -> Tensor:
+    return tile
 
 
 def _writable(array: np.ndarray | Tensor) -> np.ndarray | Tensor:
@@ -152,6 +160,7 @@ def _slide(
     tiles: Sequence[Tile],
     flips: Sequence[Flip],
     batch_size: int,
+    extend: Callable[[Tensor], Tensor],
     forward: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Add up the weighted logits of every tile and flip, on the device of ``image``."""
@@ -159,7 +168,7 @@ def _slide(
     passes = list(itertools.product(tiles, flips))
     batches = [passes[i : i + batch_size] for i in range(0, len(passes), batch_size)]
     for batch in progress(batches, "  tiles", total=len(batches), closing_line=False):
-        views = [flip.mirrored(image[(slice(None), *tile.slices)]) for tile, flip in batch]
+        views = [flip.mirrored(extend(image[(slice(None), *tile.slices)])) for tile, flip in batch]
         outputs = forward(torch.stack(views)).to(image.device)
         if logits is None:
             logits = image.new_zeros(outputs.shape[1], *image.shape[1:])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from segkit.dataset.cases import Case
@@ -20,10 +19,9 @@ from segkit.dataset.label_files import label_path, read_label_map
 from segkit.dataset.labels import BACKGROUND, LabelSchema
 from segkit.errors import UserError, listing
 from segkit.files import content_hash
-from segkit.inference.engines import Forward
 from segkit.inference.export import logits_to_segmentation
 from segkit.inference.model import PREVIOUS_STAGE, Model, load_model, trained_folds
-from segkit.networks.inputs import class_channels
+from segkit.networks.inputs import add_class_channels
 from segkit.planning.plan import Plan
 from segkit.preprocessing.pipeline import CaseRecord, cropped_view
 from segkit.preprocessing.resample import resample_segmentation
@@ -133,19 +131,18 @@ class GivenSegmentations:
             raise UserError(what, where=self.folder, fix=fix)
 
 
-def with_class_channels(forward: Forward, model: Model) -> Forward:
-    """Let the network of a cascade take label maps after the image channels, a batch at a time.
+def with_class_channels(tile: Tensor, channels: int, schema: LabelSchema) -> Tensor:
+    """Make the label maps that follow the image channels of a tile a channel a class.
 
-    Whole cases then hold a label map, and not a channel a class.
+    Whole cases hold label maps, so that memory does not grow with the number of classes.
+
+    Args:
+        tile: (C + 1 or S, Z, Y, X).
+        channels: C, those of the image.
+        schema: What the labels mean.
     """
-    channels, schema = len(model.plan.channel_names), model.description.labels
-
-    def extended(batch: Tensor) -> Tensor:
-        image, labels = batch[:, :channels], batch[:, channels:]
-        classes = class_channels(labels, schema).to(image.dtype)
-        return forward(torch.cat([image, classes], dim=1))
-
-    return extended
+    image, labels = tile[None, :channels], tile[None, channels:]
+    return add_class_channels(image, labels, schema)[0]
 
 
 def load_previous(model: Model) -> Model:

@@ -10,16 +10,22 @@ from segkit.dataset.structures import PRESENT
 from segkit.planning.plan import Plan
 
 
-def input_channels(plan: Plan, configuration: str, schema: LabelSchema) -> int:
-    """Return how many channels a network takes: the image's, in a cascade one more a class.
+def given_classes(plan: Plan, configuration: str, schema: LabelSchema) -> tuple[str, ...]:
+    """Name the classes that a network is given beside the image: in a cascade all, else none.
 
     Of regions the classes count, as they are painted; of structures each.
 
     Raises:
         UserError: no such configuration, or its previous stage is none.
     """
-    given = 0 if plan.previous_stage(configuration) is None else len(schema.classes)
-    return len(plan.channel_names) + given
+    if plan.previous_stage(configuration) is None:
+        return ()
+    return tuple(one.name for one in schema.classes)
+
+
+def input_channels(plan: Plan, configuration: str, schema: LabelSchema) -> int:
+    """Return how many channels a network takes: the image's, and one a given class."""
+    return len(plan.channel_names) + len(given_classes(plan, configuration, schema))
 
 
 def class_channels(labels: Tensor, schema: LabelSchema) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -91,8 +92,9 @@ def _load_model(folder: Path, loading: Loading) -> CasePredictor:
     # Before its own networks are loaded, for it may be missing.
     previous = _previous_stage(model, loading)
     work = _start(model, loading)
-    forwards = [with_class_channels(forward, model) for forward in work.forwards]
-    return replace(work, forwards=forwards, previous=previous)
+    channels, schema = len(model.plan.channel_names), model.description.labels
+    extend = partial(with_class_channels, channels=channels, schema=schema)
+    return replace(work, settings=replace(work.settings, extend=extend), previous=previous)
 
 
 def _previous_stage(model: Model, loading: Loading) -> CasePredictor | Segmentations:

@@ -1,6 +1,8 @@
 """From the logits of a first stage, or from files, to what the second stage's network is given."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -156,10 +158,13 @@ def test_invalid_voxels_are_background_where_the_plan_makes_them_so(tmp_path):
 
 
 def predictor(model, forward, previous=None):
+    extend = None
+    if previous is not None:
+        extend = partial(with_class_channels, channels=1, schema=model.description.labels)
     return CasePredictor(
         model=model,
         forwards=(forward,),
-        settings=PredictionSettings(),
+        settings=PredictionSettings(extend=extend),
         device=torch.device("cpu"),
         previous=previous,
     )
@@ -197,7 +202,7 @@ def test_the_second_stage_is_told_what_the_first_one_says(tmp_path, content, ori
     second = make_model(tmp_path / "second", content, plan)
     schema = second.description.labels
     low = predictor(first, threshold(schema))
-    work = predictor(second, with_class_channels(believe(schema), second), previous=low)
+    work = predictor(second, believe(schema), previous=low)
     prepared = work.prepare(volume)
     logits = work.predict(prepared).logits.numpy()
     told = low.segment_for(low.predict(low.prepare(volume)), prepared.record)
@@ -206,6 +211,22 @@ def test_the_second_stage_is_told_what_the_first_one_says(tmp_path, content, ori
         found = np.where(found[1], 2, found[0])[None]
     assert len(np.unique(told)) >= 2
     np.testing.assert_array_equal(found, told)
+
+
+@pytest.mark.parametrize("content", [LABELS, STRUCTURES])
+def test_paired_classes_change_places_in_what_a_mirrored_tile_is_told(tmp_path, content):
+    sided = {**content, "mirror_pairs": [["a", "b"]], "left_right_axis": "x"}
+    plan, volume = make_plan(), image(np.random.default_rng(3))
+    first = make_model(tmp_path / "first", sided, plan, "3d_lowres")
+    second = make_model(tmp_path / "second", sided, plan)
+    turned = replace(second.settings, mirror_axes=(0, 1, 2), swap_axis=2)
+    second = replace(second, settings=turned)
+    schema = second.description.labels
+    low = predictor(first, threshold(schema))
+    plain = predictor(second, believe(schema), previous=low)
+    mirrored = plain.with_settings(0.5, mirror=True)
+    expected, found = (work.predict(work.prepare(volume)).logits for work in (plain, mirrored))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def write_segmentation(folder, model, indices, case_id="a", geometry=GEOMETRY):
