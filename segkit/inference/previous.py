@@ -161,7 +161,7 @@ def load_previous(model: Model) -> Model:
     return previous
 
 
-def previous_folds(model: Model, folds: Sequence[str]) -> list[str]:
+def previous_folds(model: Model, folds: Sequence[str]) -> tuple[str, ...]:
     """Return the folds of the previous stage that predict for folds of a cascade.
 
     A cascade trained on all cases goes with a previous stage trained on all; any other is given
@@ -169,11 +169,11 @@ def previous_folds(model: Model, folds: Sequence[str]) -> list[str]:
 
     Args:
         model: The cascade.
-        folds: Of the cascade; empty takes all that are trained.
+        folds: Of the cascade.
     """
-    if list(folds or trained_folds(model.folder)) == ["all"]:
-        return ["all"]
-    return trained_folds(model.folder / PREVIOUS_STAGE)
+    if list(folds) == ["all"]:
+        return ("all",)
+    return tuple(trained_folds(model.folder / PREVIOUS_STAGE))
 
 
 def check_stages(first: Model, plan: Plan, schema: LabelSchema) -> None:

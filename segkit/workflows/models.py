@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -105,8 +105,8 @@ def _previous_stage(model: Model, loading: Loading) -> CasePredictor | Segmentat
     if given is not None:
         return given
     first = load_previous(model)
-    folds = previous_folds(model, loading.folds)
-    return _start(first, replace(loading, folds=tuple(folds), checkpoint="final"))
+    own = loading.folds or trained_folds(model.folder, loading.checkpoint)
+    return _start(first, replace(loading, folds=previous_folds(model, own), checkpoint="final"))
 
 
 def _start(model: Model, loading: Loading) -> CasePredictor:
@@ -131,18 +131,32 @@ def _start(model: Model, loading: Loading) -> CasePredictor:
 def describe_work(work: Work) -> list[str]:
     """Say in a line a model which folds predict, and in one more how."""
     source = work.source
-    first = work if isinstance(work, CasePredictor) else work.members[0]
+    members = (work,) if isinstance(work, CasePredictor) else work.members
     lines = [
-        f"model {member.model}: fold{'s' * (len(member.folds) > 1)} {', '.join(member.folds)}, "
-        f"{member.checkpoint}.pt"
-        + (f", weight {member.share:g}" if len(source.members) > 1 else "")
-        for member in source.members
+        f"model {told.model}: {_folds(told.folds)}, {told.checkpoint}.pt"
+        + (f", weight {told.share:g}" if len(source.members) > 1 else "")
+        + _describe_previous(member)
+        for told, member in zip(source.members, members, strict=True)
     ]
-    views = 2 ** len(first.settings.mirror_axes)
+    views = 2 ** len(members[0].settings.mirror_axes)
     mirrored = f"averaged over {views} mirrored views" if source.mirrored else "not mirrored"
-    how = f"{source.engine} in {source.precision} on {first.device}, step {source.step:g}"
+    how = f"{source.engine} in {source.precision} on {members[0].device}, step {source.step:g}"
     rules = [] if work.finish is None else [f"post-processing: {work.finish.summary}"]
     return [*lines, f"{how}, {mirrored}", *rules]
+
+
+def _folds(folds: Iterable[str]) -> str:
+    names = list(folds)
+    return f"fold{'s' * (len(names) > 1)} {', '.join(names)}"
+
+
+def _describe_previous(work: CasePredictor) -> str:
+    if work.previous is None:
+        return ""
+    if isinstance(work.previous, CasePredictor):
+        first = work.previous
+        return f"; refines {first.model.settings.configuration}, {_folds(first.weights)}"
+    return "; refines segmentations made before"
 
 
 def chosen_folders(options: opt.Predict) -> tuple[Path, ...]:

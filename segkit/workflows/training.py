@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from segkit.errors import UsageError
 from segkit.evaluation.table import render_table
 from segkit.inference.files import ImagesGiven, predict_cases
 from segkit.inference.model import ModelSettings, save_model
+from segkit.networks.inputs import given_classes
 from segkit.networks.own import allow_code
 from segkit.planning.fingerprint import load_fingerprint
 from segkit.planning.frequencies import target_frequencies, unannotated_cases
@@ -28,7 +30,14 @@ from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.training.record import read_record
 from segkit.training.run import RunSettings, check_folder, train_fold
 from segkit.training.setup import Fold, TrainingTask
-from segkit.workflows.cascade import carry, find_source, predictions, previous_stage
+from segkit.workflows.cascade import (
+    Predictions,
+    PreviousStage,
+    carry,
+    find_source,
+    predictions,
+    previous_stage,
+)
 from segkit.workflows.common import OpenDataset, Outcome, open_planned
 from segkit.workflows.evaluation import evaluate_cases
 from segkit.workflows.models import Loading, load_models
@@ -117,7 +126,8 @@ def train_task(
     begin_with = None
     if options.pretrained is not None and not resume:
         name = dataset.description.name
-        begin_with = read_pretrained(options.pretrained, str(task.fold), name)
+        given = given_classes(task.plan, task.configuration, task.schema)
+        begin_with = read_pretrained(options.pretrained, str(task.fold), name, given=given)
     save = partial(_save_model, folder, dataset, task, replacing=options.overwrite)
     run = RunSettings(
         device=device,
@@ -175,10 +185,22 @@ def with_previous_stage(
         return task
     source = find_source(before, dataset, task, options)
     # Refuses other folds that do not fit, before anything changes.
-    _save_model(folder, dataset, task, replacing=options.overwrite)
+    _save_model(folder, dataset, task, replacing=options.overwrite, only_check=True)
     carry(before, source, replaced=replaced)
-    predicted = predictions(before, dataset, task, open_store(dataset, task), options.device)
-    return replace(task, previous=predicted.labels)
+    return replace(task, previous=_predictions(before, dataset, task, options).labels)
+
+
+def _predictions(
+    before: PreviousStage, dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice
+) -> Predictions:
+    with _own_code(task):
+        return predictions(before, dataset, task, open_store(dataset, task), options.device)
+
+
+def _own_code(task: TrainingTask) -> AbstractContextManager[None]:
+    """Who trains a network with a recipe that names its code wants to run it."""
+    own = task.network.class_
+    return allow_code(*([own] if own else []))
 
 
 def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice) -> str:
@@ -190,9 +212,7 @@ def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.Trainin
     if not cases:
         return f"fold {task.fold} was trained on every case: there is none to validate it on"
     before = previous_stage(task, folder, open_splits(dataset))
-    found = None
-    if before is not None:
-        found = predictions(before, dataset, task, open_store(dataset, task), options.device)
+    found = None if before is None else _predictions(before, dataset, task, options)
     loading = Loading(
         device=resolve_device(options.device),
         folds=(str(task.fold),),
@@ -200,9 +220,7 @@ def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.Trainin
         postprocess=False,
         previous_stage=found,
     )
-    # Who trains a network with a recipe that names its code wants to run it.
-    own = task.network.class_
-    with allow_code(*([own] if own else [])):
+    with _own_code(task):
         work = load_models({folder: 1.0}, loading).with_settings(0.5, mirror=True)
     output = validation_folder(folder, str(task.fold))
     predict_cases(work, ImagesGiven(cases=tuple(cases)), output)
