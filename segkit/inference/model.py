@@ -33,7 +33,7 @@ from segkit.structs import read_struct, to_mapping
 
 PREVIOUS_STAGE = "previous_stage"
 """Folder inside that of a cascade: the model folder of the stage that predicts first."""
-MODEL_VERSION = 5
+MODEL_VERSION = 6
 """Raise it when plan.json or dataset.json are hashed otherwise: older models are then refused."""
 _OLD_MODEL = (
     "train it again with this version of segkit (delete the folder, or give the recipe another "
@@ -129,7 +129,7 @@ def save_model(
     Raises:
         UserError: other folds in there have other settings, plan or dataset.
     """
-    source = _source_hash(plan, description)
+    source = _source_hash(plan, settings.configuration, description)
     others = any(path.parent.name != replaced_fold for path in folder.glob("fold_*/*.pt"))
     if others and (folder / "model.json").exists():
         if different := _differences(folder, settings, source):
@@ -159,7 +159,7 @@ def load_model(folder: Path) -> Model:
     made_from, settings = _read_settings(folder)
     plan = load_plan(folder / "plan.json")
     description = load_description(folder / "dataset.json")
-    if made_from != _source_hash(plan, description):
+    if made_from != _source_hash(plan, settings.configuration, description):
         raise UserError(
             "plan.json or dataset.json was changed after training",
             where=folder,
@@ -174,12 +174,9 @@ def load_model(folder: Path) -> Model:
     )
 
 
-def _source_hash(plan: Plan, description: DatasetDescription) -> str:
+def _source_hash(plan: Plan, configuration: str, description: DatasetDescription) -> str:
     """Hash dataset.json and what of the plan a model depends on: its numbers, not its story."""
-    configurations = {
-        name: replace(configuration, reasons=())
-        for name, configuration in plan.configurations.items()
-    }
+    own = replace(plan.configuration(configuration), reasons=())
     bare = replace(
         plan,
         name="",
@@ -187,7 +184,7 @@ def _source_hash(plan: Plan, description: DatasetDescription) -> str:
         taken_from=None,
         planned="",
         reasons=(),
-        configurations=configurations,
+        configurations={configuration: own},
     )
     return content_hash([to_mapping(bare, sparse=True), description.content])
 

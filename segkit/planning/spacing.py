@@ -79,9 +79,12 @@ def common_spacing(
     spacing = planned
     if rule == "isotropic":
         size = np.median(np.array(shapes, dtype=np.float64), axis=0)
-        finest = min([mm for mm, n in zip(planned, size, strict=True) if n > 1] or planned)
-        spacing = tuple(finest if n > 1 else mm for mm, n in zip(planned, size, strict=True))
-        reason = f"the finest of {'x'.join(f'{mm:.4g}' for mm in planned)}, {reason}"
+        flat = [n == 1 for n in size]
+        values = [mm for mm, alone in zip(planned, flat, strict=True) if not alone] or planned
+        spacing = tuple(
+            mm if alone else min(values) for mm, alone in zip(planned, flat, strict=True)
+        )
+        reason = f"the finest of {'x'.join(f'{mm:.4g}' for mm in values)}, {reason}"
     elif rule == "original":
         reason = f"only planned for, cases keep their own; {reason}"
     return CommonSpacing(spacing_mm=spacing, ordering_mm=planned, reason=reason)

@@ -36,6 +36,7 @@ def transfer_plan(source: Plan, own: Plan, fingerprint: Fingerprint, intensities
         planner=source.planner,
         request=replace(source.request, min_cases=own.request.min_cases, intensities=intensities),
         intensities=normalized.intensities,
+        voxel_rules=normalized.voxel_rules,
         reasons=(
             f"spacing, patch, batch and network of plan {source.name} of {source.dataset}",
             f"normalisation and intensity statistics of the {intensities}",

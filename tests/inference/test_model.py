@@ -121,6 +121,15 @@ def test_other_folds_must_agree(folder, description):
     assert f"with another {different}\n" in str(caught.value)
 
 
+def test_what_is_added_to_the_plan_leaves_a_model_as_it_is(folder, description):
+    add_fold(folder, "0")
+    more = {**PLAN.configurations, "mine": replace(CONFIGURATION, batch_size=4)}
+    save_model(folder, SETTINGS, replace(PLAN, configurations=more, planned="x"), description)
+    own = {"2d": replace(CONFIGURATION, batch_size=4)}
+    with pytest.raises(UserError, match="another plan"):
+        save_model(folder, SETTINGS, replace(PLAN, configurations=own), description)
+
+
 def test_models_of_an_older_version_say_what_to_do(folder, description):
     save_model(folder, SETTINGS, PLAN, description)
     content = json.loads((folder / "model.json").read_text()) | {"format_version": 1}
