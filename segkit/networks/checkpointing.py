@@ -7,7 +7,7 @@ computed once more when its gradient is due.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,18 +28,27 @@ def recomputed(run: Callable[..., Any], stage: nn.Module, *features: torch.Tenso
         stage: Holds its batch norms.
         features: What it is given.
     """
-    contexts = partial(_contexts, stage)
+    norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return checkpoint(run, *features, use_reentrant=False)
+    # What happens between the two runs is nothing a compiler knows of.
+    return torch.compiler.disable(_recomputed_with)(norms, run, *features)
+
+
+def _recomputed_with(
+    norms: Sequence[_BatchNorm], run: Callable[..., Any], *features: torch.Tensor
+) -> Any:
+    contexts = partial(_contexts, norms)
     return checkpoint(run, *features, use_reentrant=False, context_fn=contexts)
 
 
-def _contexts(stage: nn.Module) -> tuple[Any, Any]:
-    return contextlib.nullcontext(), _unchanged_statistics(stage)
+def _contexts(norms: Sequence[_BatchNorm]) -> tuple[Any, Any]:
+    return contextlib.nullcontext(), _unchanged_statistics(norms)
 
 
 @contextlib.contextmanager
-def _unchanged_statistics(stage: nn.Module) -> Iterator[None]:
+def _unchanged_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     """Normalise by the batch as in training, but leave the running statistics as they are."""
-    norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

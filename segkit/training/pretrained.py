@@ -1,21 +1,36 @@
-"""Begin with the weights of another model: whatever fits is taken over, the rest starts fresh.
+"""Begin with the weights of another model: what fits is taken over, made to fit where it can be.
 
-Output channels go by the names of what they predict. Ignored voxels have no output channel, so
-that a model fits whether or not its data had an ignore label.
+Input channels go by their names, output channels by the names of what they predict. Ignored voxels
+have no output channel, so that a model fits whether or not its data had an ignore label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from segkit.dataset.labels import LabelSchema
-from segkit.errors import UserError, listing
-from segkit.networks.unet import HEADS
+from segkit.errors import UserError
+from segkit.networks.inputs import given_classes
+from segkit.planning.plan import NetworkPlan
 from segkit.training.setup import TrainingTask
+from segkit.training.surgery import channel_mixing, with_class_channels
+from segkit.training.tailoring import Source
+from segkit.training.transfer import Fate, transfer, unused
+from segkit.training.transfer_report import (
+    describe_inputs,
+    describe_labels,
+    describe_outputs,
+    summary,
+    table,
+)
+
+PRETRAINED_FILE = "pretrained.json"
+"""In a fold's folder: what became of every tensor."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,45 +48,50 @@ class Pretrained:
     origin: Origin
     weights: Mapping[str, Tensor]
     """State dict of a network."""
+    network: NetworkPlan
+    """What it was built from."""
     schema: LabelSchema
     configuration: str
     channel_names: tuple[str, ...]
-    invalid_voxels: str | None
+    given_classes: tuple[str, ...] = ()
+    """Classes of a previous stage that it was given a channel each, after those of the image."""
+    invalid_voxels: str | None = None
     """``loss.invalid_voxels`` of its recipe; None where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer:
-    """Names of a network's tensors by what became of them; output layers are named whole."""
+class Beginning:
+    """How a run began: lines for the reader, and the content of ``pretrained.json``."""
 
-    loaded: tuple[str, ...]
-    fresh: tuple[str, ...]
-    unused: tuple[str, ...]
-    """Of the pretrained network, which this one does not have."""
-    loaded_heads: tuple[str, ...]
-    """Output layers, one a scale, with weights taken over for some of the outputs."""
-    fresh_heads: tuple[str, ...]
+    lines: Sequence[str]
+    content: Mapping[str, Any]
 
 
-def initialize_from(network: nn.Module, pretrained: Pretrained, task: TrainingTask) -> list[str]:
-    """Load what fits into the network; returns lines that say what was done and what it means.
+def initialize_from(network: nn.Module, pretrained: Pretrained, task: TrainingTask) -> Beginning:
+    """Load what fits into the network.
 
     Raises:
         UserError: not one convolution fits.
     """
-    outputs = matching_outputs(pretrained.schema, task.schema)
-    done = transfer(network, pretrained.weights, outputs)
+    source = _source(pretrained, task)
+    fates = transfer(network, task.network, source)
+    own = network.state_dict()
     # Norms of one width fit any architecture, and alone are worth nothing.
-    if not any(pretrained.weights[name].ndim > 2 for name in done.loaded):
+    if not any(own[fate.tensor].ndim > 2 for fate in fates if fate.became != "fresh"):
         what = "the pretrained model shares no convolution with the network of this plan"
         raise UserError(what, where=pretrained.origin.path, fix=_remedy(pretrained, task))
-    poor = len(done.loaded) <= len(done.fresh)
-    return [
-        f"pretrained weights of {pretrained.origin.path}: {_describe_body(done)}",
+    fresh = [fate for fate in fates if fate.became == "fresh"]
+    poor = 2 * len(fresh) >= len(fates)
+    lines = [
+        f"pretrained weights of {pretrained.origin.path}: {summary(fates)}",
+        table(fates),
         *([f"much starts fresh; to take over more, {_remedy(pretrained, task)}"] if poor else []),
-        _describe_outputs(pretrained.schema, task.schema, outputs, done),
-        *_describe_data(pretrained, task),
+        describe_outputs(pretrained.schema, task.schema, source.outputs, fates),
+        *describe_inputs(_inputs(pretrained), _inputs_of(task), source.mixing),
+        *describe_labels(pretrained.schema, task.schema),
+        *_describe_invalid(pretrained, task),
     ]
+    return Beginning(lines=lines, content=_content(pretrained, fates, source))
 
 
 def matching_outputs(old: LabelSchema, new: LabelSchema) -> dict[int, int]:
@@ -86,39 +106,45 @@ def matching_outputs(old: LabelSchema, new: LabelSchema) -> dict[int, int]:
     return {i: place[name] for i, name in enumerate(new.output_names) if name in place}
 
 
-def transfer(
-    network: nn.Module, weights: Mapping[str, Tensor], outputs: Mapping[int, int]
-) -> Transfer:
-    """Copy every tensor of the same name and shape, and output channels one by one.
-
-    An output layer is taken over whole, weight and bias, where its input has the same width.
-
-    Args:
-        network: Its weights are changed in place.
-        weights: State dict of another network.
-        outputs: Output channel of the network -> channel of the weights.
-    """
-    own = network.state_dict()
-    body = [name for name in own if not name.startswith(HEADS)]
-    heads = sorted({name.rpartition(".")[0] for name in own if name.startswith(HEADS)})
-    loaded = [n for n in body if n in weights and weights[n].shape == own[n].shape]
-    joined = [head for head in heads if outputs and _inputs_fit(f"{head}.weight", own, weights)]
-    for name in loaded:
-        own[name].copy_(weights[name])
-    for name in (f"{head}.{part}" for head in joined for part in ("weight", "bias")):
-        own[name][list(outputs)] = weights[name][list(outputs.values())].to(own[name])
-    return Transfer(
-        loaded=tuple(loaded),
-        fresh=tuple(n for n in body if n not in set(loaded)),
-        unused=tuple(n for n in weights if n not in own),
-        loaded_heads=tuple(joined),
-        fresh_heads=tuple(head for head in heads if head not in joined),
+def _source(pretrained: Pretrained, task: TrainingTask) -> Source:
+    mixing = channel_mixing(pretrained.channel_names, task.plan.channel_names)
+    return Source(
+        weights=pretrained.weights,
+        network=pretrained.network,
+        mixing=with_class_channels(mixing, pretrained.given_classes, _given_classes(task)),
+        outputs=matching_outputs(pretrained.schema, task.schema),
+        new_outputs=task.schema.num_outputs,
+        old_outputs=pretrained.schema.num_outputs,
     )
 
 
-def _inputs_fit(name: str, own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor (out, in, ...) is in both, alike in all but its outputs."""
-    return name in weights and weights[name].shape[1:] == own[name].shape[1:]
+def _given_classes(task: TrainingTask) -> tuple[str, ...]:
+    return given_classes(task.plan, task.configuration, task.schema)
+
+
+def _inputs(pretrained: Pretrained) -> tuple[str, ...]:
+    return *pretrained.channel_names, *_previous(pretrained.given_classes)
+
+
+def _inputs_of(task: TrainingTask) -> tuple[str, ...]:
+    return *task.plan.channel_names, *_previous(_given_classes(task))
+
+
+def _previous(classes: Sequence[str]) -> list[str]:
+    return [f"{name} of the previous stage" for name in classes]
+
+
+def _content(pretrained: Pretrained, fates: Sequence[Fate], source: Source) -> dict[str, Any]:
+    tensors = [
+        {"tensor": fate.tensor, "became": fate.became, "from": fate.source, "how": fate.how}
+        for fate in fates
+    ]
+    return {
+        "checkpoint": pretrained.origin.path,
+        "content_hash": pretrained.origin.content_hash,
+        "tensors": tensors,
+        "unused": unused(fates, source),
+    }
 
 
 def _remedy(pretrained: Pretrained, task: TrainingTask) -> str:
@@ -131,59 +157,11 @@ def _remedy(pretrained: Pretrained, task: TrainingTask) -> str:
     )
 
 
-def _describe_body(done: Transfer) -> str:
-    total = len(done.loaded) + len(done.fresh)
-    text = f"{len(done.loaded)} of {total} tensors below the output layers fit"
-    if done.fresh:
-        text += f"; these have another shape or are new and start fresh: {listing(done.fresh)}"
-    if done.unused:
-        text += f"; {len(done.unused)} of the pretrained ones have no place here"
-    return text
-
-
-def _describe_outputs(
-    old: LabelSchema, new: LabelSchema, outputs: Mapping[int, int], done: Transfer
-) -> str:
-    before, now = old.output_names, new.output_names
-    if old.sigmoid != new.sigmoid:
-        kinds = {True: "sigmoid outputs", False: "a softmax"}
-        why = f"the pretrained model has {kinds[old.sigmoid]}, this one {kinds[new.sigmoid]}"
-        return f"the output layers start fresh: {why}"
-    if not outputs:
-        why = f"the pretrained model predicts {listing(before)}, this one {listing(now)}"
-        return f"the output layers start fresh: {why}"
-    if not done.loaded_heads:
-        return "the output layers start fresh: those of the pretrained model have other widths"
-    total = len(done.loaded_heads) + len(done.fresh_heads)
-    where = f" at {len(done.loaded_heads)} of {total} scales" if done.fresh_heads else ""
-    text = f"outputs taken over by name{where}: {listing([now[i] for i in outputs])}"
-    if fresh := [name for i, name in enumerate(now) if i not in outputs]:
-        text += f"; starting fresh: {listing(fresh)}"
-    if unused := [name for name in before if name not in now]:
-        text += f"; without a place here: {listing(unused)}"
-    return text
-
-
-def _describe_data(pretrained: Pretrained, task: TrainingTask) -> list[str]:
-    """Say where the data the weights come from differ from the data they go to."""
-    lines = []
-    before, now = pretrained.channel_names, task.plan.channel_names
-    if before != now:
-        what = "go by their place" if len(before) == len(now) else "the first layer starts fresh"
-        names = f"the pretrained model saw {listing(before)}, this data set has {listing(now)}"
-        lines.append(f"image channels: {names}; {what}")
-    old, new = pretrained.schema.ignore_values, task.schema.ignore_values
-    if bool(old) != bool(new):
-        both = f"the pretrained model had {_ignore(old)}, this data set has {_ignore(new)}"
-        lines.append(f"{both}: no matter, ignored voxels never have an output channel")
+def _describe_invalid(pretrained: Pretrained, task: TrainingTask) -> list[str]:
     invalid = task.invalid_voxels
-    if pretrained.invalid_voxels not in (None, invalid):
-        lines.append(
-            f"loss.invalid_voxels was {pretrained.invalid_voxels!r}, and now is {invalid!r}: the "
-            "weights fit, and outside the image the outputs may differ until training has adapted"
-        )
-    return lines
-
-
-def _ignore(values: tuple[int, ...]) -> str:
-    return f"an ignore label (value {', '.join(map(str, values))})" if values else "none"
+    if pretrained.invalid_voxels in (None, invalid):
+        return []
+    return [
+        f"loss.invalid_voxels was {pretrained.invalid_voxels!r}, and now is {invalid!r}: the "
+        "weights fit, and outside the image the outputs may differ until training has adapted"
+    ]

@@ -33,7 +33,11 @@ from segkit.training.loop import TrainingRun, train
 from segkit.training.pace import with_pace
 from segkit.training.parts import TrainingParts
 from segkit.training.patches import PatchSource
-from segkit.training.pretrained import Pretrained, initialize_from
+from segkit.training.pretrained import (
+    PRETRAINED_FILE,
+    Pretrained,
+    initialize_from,
+)
 from segkit.training.record import RunRecord, continued_record
 from segkit.training.setup import TrainingTask, build_parts
 from segkit.training.state import TrainingState
@@ -105,10 +109,14 @@ def _fresh(
     parts: TrainingParts, task: TrainingTask, folder: Path, run: RunSettings
 ) -> TrainingState:
     """Begin, with other weights where there are any, and clear what was there."""
+    begun = None
     if run.pretrained is not None:
-        for line in initialize_from(parts.network, run.pretrained, task):
+        begun = initialize_from(parts.network, run.pretrained, task)
+        for line in begun.lines:
             log.info("%s", line)
     _clear(folder)
+    if begun is not None:
+        write_json(folder / PRETRAINED_FILE, begun.content)
     return TrainingState()
 
 
@@ -236,5 +244,6 @@ def _tell_of_sides(task: TrainingTask) -> None:
 def _clear(folder: Path) -> None:
     """Delete what an earlier training left, now that the new one is about to begin."""
     shutil.rmtree(folder / "validation", ignore_errors=True)
-    for name in ("final.pt", "best.pt", "last.pt", "log.jsonl", "progress.png"):
+    made = ("final.pt", "best.pt", "last.pt", "log.jsonl", "progress.png", PRETRAINED_FILE)
+    for name in made:
         (folder / name).unlink(missing_ok=True)

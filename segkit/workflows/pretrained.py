@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from segkit.checkpoint import load_checkpoint
-from segkit.errors import UserError, listing
+from segkit.errors import UserError
 from segkit.files import file_hash
-from segkit.inference.model import Model, load_model, trained_folds
+from segkit.inference.model import load_model, trained_folds
 from segkit.networks.inputs import given_classes
 from segkit.runtime import log
 from segkit.training.pretrained import Origin, Pretrained
 from segkit.training.record import read_record
 
 
-def read_pretrained(
-    path: Path, fold: str, dataset: str, *, given: Sequence[str] = ()
-) -> Pretrained:
+def read_pretrained(path: Path, fold: str, dataset: str) -> Pretrained:
     """Read the weights of a model and what they mean.
 
     Args:
@@ -25,14 +22,12 @@ def read_pretrained(
         fold: The one to be trained; of a model folder the same is taken, else its first.
         dataset: Name of the data set to be trained on. A model of another fold of it has seen
             what the new one validates on, which is warned about.
-        given: Classes that the network to be trained is given by a previous stage.
 
     Raises:
-        UserError: no such model or checkpoint; one that is given other classes than these.
+        UserError: no such model or checkpoint.
     """
     file = _checkpoint(path.resolve(), fold)
     model = load_model(file.parent.parent)
-    _check_given(model, tuple(given))
     content = load_checkpoint(file)
     if "network" not in content:
         raise UserError("the checkpoint has no network", where=file, fix="give one of segkit")
@@ -46,20 +41,12 @@ def read_pretrained(
         schema=model.description.labels,
         configuration=model.settings.configuration,
         channel_names=model.plan.channel_names,
+        given_classes=given_classes(
+            model.plan, model.settings.configuration, model.description.labels
+        ),
+        network=model.network,
         invalid_voxels=read_record(file.parent).resolved.loss.invalid_voxels if recorded else None,
     )
-
-
-def _check_given(model: Model, wanted: tuple[str, ...]) -> None:
-    """Refuse weights for other input channels: a cascade's follow those of the image by place."""
-    configuration = model.settings.configuration
-    found = given_classes(model.plan, configuration, model.description.labels)
-    if found != wanted:
-        kinds = {True: "the image and the classes {} of a previous stage", False: "the image alone"}
-        has, wants = (kinds[bool(g)].format(listing(g)) for g in (found, wanted))
-        what = f"the pretrained {configuration} is given {has}, the network to train {wants}"
-        fix = "begin with a model of the same configuration and classes, or without --pretrained"
-        raise UserError(what, where=model.folder, fix=fix)
 
 
 def _checkpoint(path: Path, fold: str) -> Path:

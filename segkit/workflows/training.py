@@ -18,7 +18,6 @@ from segkit.errors import UsageError
 from segkit.evaluation.table import render_table
 from segkit.inference.files import ImagesGiven, predict_cases
 from segkit.inference.model import ModelSettings, save_model
-from segkit.networks.inputs import given_classes
 from segkit.networks.own import allow_code
 from segkit.planning.fingerprint import load_fingerprint
 from segkit.planning.frequencies import target_frequencies, unannotated_cases
@@ -126,8 +125,7 @@ def train_task(
     begin_with = None
     if options.pretrained is not None and not resume:
         name = dataset.description.name
-        given = given_classes(task.plan, task.configuration, task.schema)
-        begin_with = read_pretrained(options.pretrained, str(task.fold), name, given=given)
+        begin_with = read_pretrained(options.pretrained, str(task.fold), name)
     save = partial(_save_model, folder, dataset, task, replacing=options.overwrite)
     run = RunSettings(
         device=device,

@@ -17,7 +17,6 @@ from segkit.training.pretrained import (
     Pretrained,
     initialize_from,
     matching_outputs,
-    transfer,
 )
 from segkit.training.setup import TrainingTask
 
@@ -82,6 +81,7 @@ def pretrained(schema, channels=("MR",), invalid_voxels="masked", **network_opti
     return Pretrained(
         origin=Origin(path="model/fold_0/final.pt", content_hash="0"),
         weights=weights,
+        network=network_options.get("plan", NETWORK),
         schema=schema,
         configuration="2d",
         channel_names=channels,
@@ -92,8 +92,8 @@ def pretrained(schema, channels=("MR",), invalid_voxels="masked", **network_opti
 def begin(source, schema, **options):
     """Return the new network's state dict and what was said."""
     made = network(schema, channels=len(options.get("channels", ("MR",))), seed=0)
-    lines = initialize_from(made, source, task(schema, **options))
-    return made.state_dict(), "\n".join(lines)
+    begun = initialize_from(made, source, task(schema, **options))
+    return made.state_dict(), "\n".join(begun.lines)
 
 
 def test_the_same_targets_take_everything():
@@ -103,8 +103,8 @@ def test_the_same_targets_take_everything():
     for name, tensor in source.weights.items():
         assert torch.equal(state[name], tensor), name
     assert "taken over by name: background, a, b" in text
-    assert "fresh" not in text
-    assert len(text.splitlines()) == 2
+    assert "starting fresh" not in text
+    assert text.count("\n") == 8
 
 
 @pytest.mark.parametrize(("old", "new"), [((3,), ()), ((), (3,))])
@@ -128,7 +128,7 @@ def test_permuted_targets_are_permuted_at_every_scale():
     assert len(found) == 4  # weight and bias at two scales
     for name, tensor in found.items():
         assert torch.equal(tensor, source.weights[name][[0, 2, 1]])
-    assert "fresh" not in text
+    assert "starting fresh" not in text
 
 
 def test_the_output_does_not_depend_on_the_order_of_declaration():
@@ -177,29 +177,31 @@ def test_softmax_and_sigmoid_outputs_are_not_mixed():
     assert "the pretrained model has a softmax, this one sigmoid outputs" in text
 
 
-def test_other_input_channels_leave_the_first_layer_fresh():
+def test_other_input_channels_are_told():
     source = pretrained(labels("a"), channels=("T1", "T2"))
-    state, text = begin(source, labels("a"), channels=("T1",))
-    different = [n for n, t in source.weights.items() if t.shape != state[n].shape]
-    assert len(different) == 1
-    assert f"start fresh: {different[0]}" in text
-    assert "saw T1, T2, this data set has T1; the first layer starts fresh" in text
+    state, text = begin(source, labels("a"), channels=("T1", "CT", "PET"))
+    assert "input channels: T1 as it was, CT shares T2, PET shares T2" in text
+    weight = "encoder.stages.0.convs.0.conv.weight"
+    assert torch.equal(state[weight][:, 0], source.weights[weight][:, 0])
+    assert torch.equal(state[weight][:, 2], source.weights[weight][:, 1] / 2)
+    _, text = begin(source, labels("a"), channels=("T1",))
+    assert "input channels: T1 as it was; without a place here: T2" in text
+    _, text = begin(pretrained(labels("a")), labels("a"), channels=("MR", "CT"))
+    assert "input channels: MR as it was, CT begins at 0" in text
 
 
 def test_other_channel_names_and_invalid_voxels_are_told():
     source = pretrained(labels("a"), invalid_voxels="background")
     _, text = begin(source, labels("a"), channels=("CT",))
-    assert "saw MR, this data set has CT; go by their place" in text
+    assert "input channels: CT takes the place of MR" in text
     assert "loss.invalid_voxels was 'background', and now is 'masked'" in text
     unknown = replace(source, invalid_voxels=None)
     assert "invalid_voxels" not in begin(unknown, labels("a"))[1]
 
 
 def test_a_network_that_shares_no_convolution_is_refused():
-    volumes = replace(
-        NETWORK, strides=((1,) * 3, (2,) * 3, (2,) * 3), kernel_sizes=((3, 3, 3),) * 3
-    )
-    source = pretrained(labels("a"), plan=volumes)
+    wide = replace(NETWORK, features_per_stage=(5, 6, 7))
+    source = pretrained(labels("a"), plan=wide)
     with pytest.raises(UserError, match="shares no convolution") as caught:
         begin(source, labels("a"))
     assert "--from model" in caught.value.fix
@@ -209,12 +211,12 @@ def test_a_network_that_shares_no_convolution_is_refused():
 
 
 def test_a_poor_fit_says_how_to_mend_it():
-    residual = replace(NETWORK, kind="residual_encoder")
-    _, text = begin(pretrained(labels("a"), plan=residual), labels("a"))
+    wide = replace(NETWORK, features_per_stage=(2, 6, 7))
+    _, text = begin(pretrained(labels("a"), plan=wide), labels("a"))
     assert "much starts fresh; to take over more, train with its plan" in text
 
 
-def test_a_deeper_network_takes_what_fits_and_names_the_rest():
+def test_the_table_says_what_became_of_every_part_and_a_file_of_every_tensor():
     deeper = replace(
         NETWORK,
         features_per_stage=(2, 3, 4, 4),
@@ -224,21 +226,27 @@ def test_a_deeper_network_takes_what_fits_and_names_the_rest():
         convs_per_decoder_stage=(1,) * 3,
     )
     source = pretrained(labels("a"), plan=deeper)
-    made = network(labels("a"))
-    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
-    done = transfer(made, source.weights, {0: 0, 1: 1})
-    after = made.state_dict()
-    assert set(done.loaded) | set(done.fresh) | set(heads(after)) == set(after)
-    assert all(torch.equal(after[name], source.weights[name]) for name in done.loaded)
-    assert all(torch.equal(after[name], before[name]) for name in done.fresh)
-    assert done.fresh
-    assert any(name.startswith("encoder.stages.3") for name in done.unused)
-    # Heads are numbered from the deepest: the widths 3 and 2 of this one meet 4 and 3 of that.
-    assert done.loaded_heads == ()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in heads(after).items())
-    _, text = begin(source, labels("a"))
-    assert "the output layers start fresh: those of the pretrained model have other widths" in text
-    assert "taken over" not in text.splitlines()[-1]
+    made = network(labels("a", "b"), channels=2)
+    begun = initialize_from(made, source, task(labels("a", "b"), channels=("MR", "CT")))
+    table = begun.lines[1].splitlines()
+    assert table == [
+        "                   loaded  adapted  fresh",
+        "  encoder stage 1       3        1      -  input channels",
+        "  encoder stage 2       4        -      -",
+        "  encoder stage 3       4        -      -",
+        "  decoder stage 2       6        -      -",
+        "  decoder stage 1       6        -      -",
+        "  output layers         -        4      -  outputs by name",
+    ]
+    tensors = {entry["tensor"]: entry for entry in begun.content["tensors"]}
+    assert tensors.keys() == made.state_dict().keys()
+    assert tensors["decoder.heads.1.bias"] == {
+        "tensor": "decoder.heads.1.bias",
+        "became": "adapted",
+        "from": "decoder.heads.2.bias",
+        "how": "outputs by name",
+    }
+    assert "encoder.stages.3.convs.0.conv.weight" in begun.content["unused"]
 
 
 def test_an_output_layer_is_taken_whole_or_not_at_all():
@@ -251,3 +259,20 @@ def test_an_output_layer_is_taken_whole_or_not_at_all():
         assert torch.equal(state[deep], source.weights[deep])
         assert torch.equal(state[fine], fresh[fine])
     assert "outputs taken over by name at 1 of 2 scales: background, a" in text
+
+
+def test_classes_of_a_previous_stage_begin_at_zero_and_the_network_as_it_was():
+    schema = labels("a", "b")
+    plain = task(schema)
+    fine = replace(plain.configured, previous_stage="2d")
+    plan = replace(plain.plan, configurations={"2d": plain.configured, "cascade": fine})
+    source, made = pretrained(schema), network(schema, channels=3)
+    begun = initialize_from(made, source, replace(plain, plan=plan, configuration="cascade"))
+    told = "MR as it was, a of the previous stage begins at 0, b of the previous stage begins at 0"
+    assert f"input channels: {told}" in begun.lines
+    old = network(schema)
+    old.load_state_dict(source.weights)
+    image = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        expected = old.eval()(image[:, :1])
+        assert torch.allclose(made.eval()(image), expected, atol=1e-5)
