@@ -34,7 +34,10 @@ class Parser(argparse.ArgumentParser):
         command = sys.argv[1] if len(sys.argv) > 1 else ""
         if "invalid choice" in message and command and command not in COMMANDS:
             message = f"unknown command {command!r}; {nearest(command, COMMANDS)}"
-        self.exit(EXIT_USAGE, f"error: {message}\nfix:   see '{self.prog} --help'\n")
+        fix = f"see '{self.prog} --help'"
+        if "required: DATASET" in message and len(sys.argv) > 3:
+            fix += "; DATASET goes before options that take several values"
+        self.exit(EXIT_USAGE, f"error: {message}\nfix:   {fix}\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -102,12 +102,10 @@ def read_plan(dataset: OpenDataset, planner: str) -> Plan:
     """
     path, description = dataset.workspace.plan(planner), dataset.description
     if not path.is_file():
-        raise _no_plan(path, planner, description)
+        raise no_plan(path, planner, description)
     plan = named_plan(path)
     if other := other_source(plan, path, dataset):
-        again = command("plan", description, *plan_arguments(plan))
-        fix = f"run again, with the same --workdir: {again}"
-        raise UserError(f"the plan was made {other}", where=path, fix=fix)
+        raise stale_plan(plan, path, description, other)
     return plan
 
 
@@ -116,11 +114,25 @@ def named_plan(path: Path) -> Plan:
     return replace(load_plan(path), name=path.stem)
 
 
-def _no_plan(path: Path, name: str, description: DatasetDescription) -> UserError:
+def stale_plan(plan: Plan, path: Path, description: DatasetDescription, other: str) -> UserError:
+    """Say that a plan was made from (or with) something else, and how to bring it up to date."""
+    again = command("plan", description, *plan_arguments(plan))
+    what, fix = f"the plan was made {other}", f"run again, with the same --workdir: {again}"
+    if plan.edited or plan.taken_from:
+        why = f"is taken from {plan.taken_from}" if plan.taken_from else "was edited by hand"
+        what += f"; it {why}, and is not made again by itself"
+        name = ("--plan-name", plan.name)
+        keep = command("plan", description, "--from", str(path), *name, "--overwrite")
+        fix = f"keep its numbers for these data: {keep}; or plan anew: {again} --overwrite"
+    return UserError(what, where=path, fix=fix)
+
+
+def no_plan(path: Path, name: str, description: DatasetDescription) -> UserError:
     """Say that there is no plan of that name, and what there is."""
     present = [other.stem for other in path.parent.glob("*.json")]
     if name not in PLANNERS:
-        fix = f"{nearest(name, [*PLANNERS, *present])} (a planner, or a --plan-name)"
+        make = command("plan", description, "--plan-name", name)
+        fix = f"{nearest(name, [*PLANNERS, *present])} (or make it: {make})"
         return UserError(f"there is no plan {name!r}", where=path.parent, fix=fix)
     chosen = () if name == "default" else ("--planner", name)
     again = command("plan_and_preprocess", description, *chosen)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from segkit import options as opt
-from segkit.dataset.description import command, load_description
+from segkit.dataset.description import load_description
 from segkit.errors import UsageError, UserError, listing, nearest
 from segkit.files import read_json
 from segkit.planning.checks import SAFE_NAME
@@ -28,7 +28,14 @@ from segkit.planning.presets import planner_settings
 from segkit.planning.transfer import transfer_plan
 from segkit.runtime import log
 from segkit.structs import differing_keys, to_mapping
-from segkit.workflows.common import OpenDataset, named_plan, open_workspace, other_source
+from segkit.workflows.common import (
+    OpenDataset,
+    named_plan,
+    no_plan,
+    open_workspace,
+    other_source,
+    stale_plan,
+)
 from segkit.workspace import find_dataset
 
 SPACING_RULES = ("median", "isotropic", "original")
@@ -59,12 +66,15 @@ def kept_plan(dataset: OpenDataset, options: opt.Run) -> Plan | None:
     """Return the plan that is there, made again as it was made where the data changed since.
 
     Returns:
-        None where there is no plan of that name.
+        None where there is no plan of that name yet.
 
     Raises:
-        UserError: it was edited by hand, and no longer is of these data.
+        UserError: it was edited by hand, and no longer is of these data; or there is neither a
+            plan nor a planner of that name.
     """
     path = dataset.workspace.plan(options.planner)
+    if options.planner not in PLANNERS and not path.is_file():
+        raise no_plan(path, options.planner, dataset.description)
     if not path.is_file() or _is_of_another_version(path):
         return None
     fingerprint = measure(dataset, options.jobs)
@@ -77,7 +87,7 @@ def kept_plan(dataset: OpenDataset, options: opt.Run) -> Plan | None:
         log.info("following the plan %s", path)
         return present
     if present.edited or present.taken_from:
-        raise _not_made_again(present, path, dataset, other or "with another --min-cases")
+        raise stale_plan(present, path, dataset.description, other or "with another --min-cases")
     made = make_plan(fingerprint, dataset.description, planner=present.planner, request=asked)
     made = replace(made, name=present.name)
     _write(dataset, made, fingerprint, overwrite=False)
@@ -120,18 +130,6 @@ def _changes(present: Plan, made: Plan) -> list[str]:
     told_apart = {"reasons", "planned", "name"}
     keys = differing_keys(to_mapping(present), to_mapping(made))
     return [key for key in keys if not told_apart & set(key.split("."))]
-
-
-def _not_made_again(present: Plan, path: Path, dataset: OpenDataset, other: str) -> UserError:
-    why = f"is taken from {present.taken_from}" if present.taken_from else "was edited by hand"
-    name = ("--plan-name", present.name)
-    keep = command("plan", dataset.description, "--from", str(path), *name, "--overwrite")
-    anew = command("plan", dataset.description, *plan_arguments(present), "--overwrite")
-    return UserError(
-        f"the plan was made {other}; it {why}, and is not made again by itself",
-        where=path,
-        fix=f"keep its numbers for these data: {keep}; or plan anew: {anew}",
-    )
 
 
 def _is_of_another_version(path: Path) -> bool:

@@ -150,6 +150,10 @@ def test_a_configuration_of_ones_own_trains_on_its_parents_data(segkit, raw):
     assert stored["mine"]["network"] == stored["3d_fullres"]["network"]
     images = sorted((raw / "imagesTr").iterdir())[:1]
     segkit("predict", "-i", *images, "-o", raw.parent / "out", "-m", model, "--no-tta")
+    edit(plan_file(raw), "coarse", inherits_from="mine", spacing_mm=[2, 2, 2])
+    told = segkit("train", raw, "coarse", *TRAINED, code=1)
+    assert "5 of 5 cases are not preprocessed for coarse" in told.err
+    assert "-c coarse" in told.err
 
 
 def run(segkit, raw, *arguments, code=0):
@@ -173,6 +177,10 @@ def test_run_plans_again_as_before_when_the_data_changed(segkit, raw, caplog):
     plan = read_json(plan_file(raw))
     assert plan["request"]["spacing"] == [2, 1, 1]
     assert plan["configurations"]["3d_fullres"]["spacing_mm"] == [2, 1, 1]
+
+
+def test_run_needs_a_plan_or_a_planner_of_that_name(segkit, raw):
+    assert "segkit plan" in run(segkit, raw, "--planner", "iso", code=1).err
 
 
 def test_run_does_not_replace_edits_of_a_plan_of_other_data(segkit, raw):
