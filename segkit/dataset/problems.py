@@ -101,6 +101,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "SK-F029": ("error", "the splits are malformed"),
     "SK-F030": ("error", "the splits name cases that do not exist"),
     "SK-F031": ("warning", "the splits leave cases out"),
+    "SK-F032": ("warning", "a case validates several folds"),
     # geometry
     "SK-G001": ("error", "shapes differ within a case"),
     "SK-G002": ("error", "spacings differ within a case"),

@@ -24,7 +24,7 @@ from segkit.dataset.description import (
 )
 from segkit.dataset.mending.content import mend_content
 from segkit.dataset.problems import CODES, LABEL_CODES, Problem
-from segkit.dataset.splits import check_splits, given_splits
+from segkit.dataset.split_files import check_splits, given_splits
 from segkit.parallel import choose_jobs, map_cases
 
 __all__ = ["Problem", "Report", "validate_dataset"]

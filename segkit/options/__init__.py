@@ -4,7 +4,15 @@ A field is a flag: its metadata is what ``argparse`` is told. Nothing heavy is i
 """
 
 from segkit.options.common import Common, Dataset, duration, fold
-from segkit.options.data import Convert, Overlay, Plan, PlanAndPreprocess, Preprocess, Validate
+from segkit.options.data import (
+    Convert,
+    Overlay,
+    Plan,
+    PlanAndPreprocess,
+    Preprocess,
+    Splitting,
+    Validate,
+)
 from segkit.options.interop import ImportNnunet
 from segkit.options.machine import Doctor
 from segkit.options.make import make_options
@@ -27,6 +35,7 @@ __all__ = [
     "Predict",
     "Preprocess",
     "Run",
+    "Splitting",
     "Train",
     "TrainingChoice",
     "Validate",

@@ -30,7 +30,45 @@ class Validate(Dataset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Dataset):
+class Splitting(Dataset):
+    """How cases are dealt into folds; without options exactly as nnU-Net does."""
+
+    group_by: str | None = flag(
+        "--group-by",
+        help="keep cases together that agree in this: a column of the table, a regular expression "
+        "on the case's id (its first group, else its match), or images (the same voxels)",
+        metavar="COLUMN|REGEX|images",
+    )
+    stratify: tuple[str, ...] = flag(
+        "--stratify",
+        help="balance over folds the values of these columns of the table, or labels (which a "
+        "case has, and how much of them)",
+        default=(),
+        nargs="+",
+        metavar="COLUMN|labels",
+    )
+    table: Path | None = flag(
+        "--table",
+        help="CSV or JSON with a row a case (default: cases.csv of the dataset)",
+        type=Path,
+        metavar="FILE",
+    )
+    num_folds: int | None = flag(
+        "--num-folds", help="number of folds (default 5)", type=int, metavar="N"
+    )
+    split_seed: int | None = flag(
+        "--split-seed", help="another seed deals other folds (default 12345)", type=int, metavar="N"
+    )
+    overwrite_splits: bool = flag(
+        "--overwrite-splits",
+        help="deal other folds although models were trained on those there are",
+        default=False,
+        action="store_true",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Splitting):
     """Measure the training images and plan spacing, patch, batch and network; says why."""
 
     configurations: tuple[str, ...] = flag(

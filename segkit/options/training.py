@@ -19,6 +19,7 @@ from segkit.options.common import (
     plan_flag,
     workdir_flag,
 )
+from segkit.options.data import Splitting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,12 @@ class TrainingChoice(Dataset):
     )
     overwrite: bool = flag(
         "--overwrite", help="replace a fold already trained", default=False, action="store_true"
+    )
+    allow_leaks: bool = flag(
+        "--allow-leaks",
+        help="train although a fold is validated on images or groups it is trained on",
+        default=False,
+        action="store_true",
     )
     previous_model: Path | None = flag(
         "--previous-model",
@@ -77,7 +84,7 @@ class Train(TrainingChoice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(TrainingChoice):
+class Run(TrainingChoice, Splitting):
     """Everything in one go: validate, plan, preprocess, train all folds, cross-validate.
 
     Folds that are trained already are kept; one that was interrupted goes on.

@@ -42,7 +42,7 @@ __all__ = [
     "update_fingerprint",
 ]
 
-FINGERPRINT_VERSION = 3
+FINGERPRINT_VERSION = 4
 _BYTES_PER_JOB, _BYTES_PER_VOXEL = 1 << 28, 24
 """Memory of a worker, and what a voxel of an image adds to it."""
 _BYTES_PER_STRUCTURE = 4

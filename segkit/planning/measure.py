@@ -11,6 +11,7 @@ import numpy as np
 
 from segkit.dataset.cases import Case
 from segkit.dataset.checks.geometry import compare_grids, read_grid
+from segkit.dataset.duplicates import image_hashes
 from segkit.dataset.image_io import read_image
 from segkit.dataset.label_files import label_sources, read_annotation
 from segkit.dataset.labels import LabelSchema
@@ -51,6 +52,8 @@ class CaseFingerprint:
     intensities: tuple[CaseIntensities, ...] = ()
     """One a channel, over labelled voxels, or over all valid ones of a case without any; empty
     where the case has neither."""
+    image_hashes: tuple[str, ...] = ()
+    """One a channel that is not constant: images that occur twice are known by it."""
     notes: tuple[str, ...] = ()
     """What to warn about: origins or directions of image and annotations that differ."""
     identity: str = ""
@@ -87,6 +90,7 @@ def measure_case(
         annotated_voxels=annotated_voxels,
         combinations=count_combinations(label.array, labels) if labels.overlapping else {},
         intensities=_intensities(image, counted),
+        image_hashes=image_hashes(image),
         notes=notes,
         identity=identity,
     )

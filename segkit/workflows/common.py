@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from segkit import options as opt
 from segkit.dataset.cases import Case, training_cases
 from segkit.dataset.description import DatasetDescription, command, load_description
-from segkit.dataset.splits import given_splits
+from segkit.dataset.split_files import given_splits
 from segkit.errors import UserError, nearest
 from segkit.planning.fingerprint import description_hash, fingerprint_hash, load_fingerprint
 from segkit.planning.plan import (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from segkit import options as opt
-from segkit.dataset.splits import load_or_make_splits
 from segkit.planning.plan import Plan
 from segkit.planning.planner import explain
 from segkit.planning.sides import explain_sides
@@ -18,6 +17,7 @@ from segkit.workflows.common import (
     open_planned,
 )
 from segkit.workflows.plans import plan_dataset
+from segkit.workflows.splits import settle_folds
 
 
 def plan(options: opt.Plan) -> Outcome[Plan]:
@@ -49,7 +49,7 @@ def _explained(dataset: OpenDataset, made: Plan) -> list[str]:
 def plan_and_split(dataset: OpenDataset, options: opt.Plan) -> Plan:
     """Plan a dataset and deal its folds."""
     made = plan_dataset(dataset, options)
-    load_or_make_splits(dataset.workspace.splits, dataset.given_splits, dataset.case_ids)
+    settle_folds(dataset, options)
     return made
 
 

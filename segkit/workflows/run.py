@@ -20,8 +20,10 @@ from segkit.workflows.evaluation import evaluate, evaluate_cases
 from segkit.workflows.plans import kept_plan
 from segkit.workflows.prediction import predict
 from segkit.workflows.prepare import plan, plan_and_split, preprocess
+from segkit.workflows.splits import open_split, settle_folds
 from segkit.workflows.training import (
     continued_task,
+    fold_number,
     make_task,
     model_folder,
     open_splits,
@@ -56,7 +58,7 @@ def run(options: opt.Run) -> Outcome[CrossValidation]:
     if not report.ok:
         return Outcome(text=report.text, ok=False)
     log.info("%s", report.text)
-    log.info("%s", "\n".join(explain(_planned(options, common))))
+    log.info("%s", "\n".join(explain(_planned(options))))
     dataset, made = open_planned(options)
     configuration = options.configuration or _best_planned(made)
     before = made.previous_stage(configuration) if options.previous_model is None else None
@@ -65,10 +67,12 @@ def run(options: opt.Run) -> Outcome[CrossValidation]:
         what = f"weights to begin with fit {before} or {configuration}, not both"
         fix = "train the stages one after the other, with segkit train and --pretrained for one"
         raise UsageError(what, where="--pretrained", fix=fix)
-    only = opt.Preprocess(**common, planner=options.planner, configurations=stages)
-    log.info("%s", preprocess(only).text)
     every = tuple(str(i) for i in range(len(open_splits(dataset))))
     folds = options.folds or every
+    for fold in folds:
+        open_split(dataset, fold_number(fold), allow_leaks=options.allow_leaks)
+    only = opt.Preprocess(**common, planner=options.planner, configurations=stages)
+    log.info("%s", preprocess(only).text)
     if before is not None:
         # A cascade learns from all folds of its previous stage, whichever of its own are trained.
         first = ("all",) * ("all" in folds) + every * (set(folds) != {"all"})
@@ -96,13 +100,18 @@ def _run_folds(
     )
 
 
-def _planned(options: opt.Run, common: dict[str, Any]) -> Plan:
+def _planned(options: opt.Run) -> Plan:
     """The plan that is there, with its settings and edits; else a new one."""
-    kept = kept_plan(open_dataset(options), options)
+    dataset = open_dataset(options)
+    kept = kept_plan(dataset, options)
     if kept is not None:
+        settle_folds(dataset, options)
         return kept
-    chosen = opt.Plan(**common, planner=options.planner, min_cases=options.min_cases or 0)
-    return plan_and_split(open_dataset(options), chosen)
+    splitting: dict[str, Any] = {
+        name: getattr(options, name) for name in opt.Splitting.__dataclass_fields__
+    }
+    chosen = opt.Plan(**splitting, planner=options.planner, min_cases=options.min_cases or 0)
+    return plan_and_split(dataset, chosen)
 
 
 def _best_planned(made: Plan) -> str:

@@ -13,7 +13,7 @@ from segkit import options as opt
 from segkit.config import apply_settings, load_recipe
 from segkit.dataset.cases import Case
 from segkit.dataset.label_files import LabelLayout, label_layout
-from segkit.dataset.splits import Split, load_or_make_splits, split_for_fold
+from segkit.dataset.splits import Split
 from segkit.errors import UsageError
 from segkit.evaluation.table import render_table
 from segkit.inference.files import ImagesGiven, predict_cases
@@ -41,6 +41,7 @@ from segkit.workflows.common import OpenDataset, Outcome, open_planned
 from segkit.workflows.evaluation import evaluate_cases
 from segkit.workflows.models import Loading, load_models
 from segkit.workflows.pretrained import read_pretrained
+from segkit.workflows.splits import open_folds, open_split
 
 
 def train(options: opt.Train) -> Outcome[Path]:
@@ -70,10 +71,11 @@ def make_task(
     """Gather plan, recipe and split of one fold.
 
     Raises:
-        UserError: no such configuration or recipe, or splits that do not fit.
+        UserError: no such configuration or recipe, splits that do not fit, or a fold that is
+            validated on what it is trained on.
     """
-    splits = open_splits(dataset)
-    chosen: Fold = "all" if fold == "all" else int(fold)
+    chosen = fold_number(fold)
+    split = open_split(dataset, chosen, allow_leaks=options.allow_leaks)
     plan.configuration(configuration)
     labels = dataset.description.labels
     fingerprint = load_fingerprint(dataset.workspace.fingerprint)
@@ -81,13 +83,18 @@ def make_task(
         plan=plan,
         configuration=configuration,
         schema=labels,
-        split=split_for_fold(splits, chosen, dataset.case_ids),
+        split=split,
         fold=chosen,
         recipe=load_recipe(options.recipe, options.all_settings),
         sides=dataset.description.sides,
         frequencies=target_frequencies(fingerprint, labels),
         unannotated=unannotated_cases(fingerprint, labels),
     )
+
+
+def fold_number(name: str) -> Fold:
+    """Turn the name of a fold into its number, or ``"all"``."""
+    return "all" if name == "all" else int(name)
 
 
 def continued_task(
@@ -106,8 +113,7 @@ def continued_task(
 
 def open_splits(dataset: OpenDataset) -> tuple[Split, ...]:
     """Return the folds of a dataset; they are dealt where there are none."""
-    path = dataset.workspace.splits
-    return load_or_make_splits(path, dataset.given_splits, dataset.case_ids)
+    return open_folds(dataset).splits
 
 
 def model_folder(dataset: OpenDataset, task: TrainingTask) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from segkit.dataset.cases import Case
 from segkit.dataset.checks.expectations import Expectations, unreadable
 from segkit.dataset.checks.geometry import Grid, check_forms, compare_grids, grid_of
 from segkit.dataset.checks.label_values import LabelFindings, check_label_values
+from segkit.dataset.duplicates import channel_hash
 from segkit.dataset.image_io import read_image
 from segkit.dataset.label_files import LabelLayout, count_masks, read_roi_mask
 from segkit.dataset.nonzero import nonzero_mask
@@ -100,7 +100,7 @@ def _check_images(expected: Expectations, case: Case) -> _Images:
             name = f"channel {i} of the file: " if len(volume.array) > 1 else ""
             found = _check_channel(channel, name, file, case)
             problems += found
-            hashes += [] if found else [_hash(channel)]
+            hashes += [] if found else [channel_hash(channel)]
         seen = (volume.array != 0).any(axis=0)
         nonzero = seen if nonzero is None or nonzero.shape != seen.shape else nonzero | seen
     complete = len(grids) == len(case.images)
@@ -127,13 +127,6 @@ def _check_channel(channel: np.ndarray, name: str, file: Path, case: Case) -> li
         fix = "check the export of this image; a constant image teaches nothing"
         return [problem("SK-V005", what, where=file, fix=fix, case=case.id)]
     return []
-
-
-def _hash(channel: np.ndarray) -> str:
-    """Hash voxels and shape, so that a copy is known again however its file is compressed."""
-    digest = hashlib.blake2b(repr(channel.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(channel).data)
-    return digest.hexdigest()
 
 
 def _wrong_channels(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from segkit.dataset.checks.case import Findings
+from segkit.dataset.duplicates import same_images
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.nonzero import BLACK_TOLERANCE
 from segkit.dataset.problems import Problem, problem
@@ -135,22 +136,23 @@ def _check_layouts(findings: Sequence[Findings], where: Path) -> list[Problem]:
 
 def _check_duplicates(findings: Sequence[Findings]) -> list[Problem]:
     """Tell cases that share an image, each set of cases once; constant images are left out."""
-    owners: defaultdict[str, list[Findings]] = defaultdict(list)
-    for finding in findings:
-        for digest in dict.fromkeys(finding.image_hashes):
-            owners[digest].append(finding)
-    shared = {tuple(f.case.id for f in group): group for group in owners.values() if len(group) > 1}
-    fix = "remove all but one, or give splits_final.json that keeps them on the same side"
+    by_id = {finding.case.id: finding for finding in findings}
+    shared = same_images({case: finding.image_hashes for case, finding in by_id.items()})
+    fix = (
+        "remove all but one; or keep them on the same side: segkit plan --group-by images, or "
+        "a splits_final.json"
+    )
     return [
         problem(
             "SK-V010",
-            f"the cases {_listing(group)} have the same image voxel by voxel; in cross-validation "
-            "one may be trained on and another validated on, which makes scores too good",
-            where=group[0].case.images[0],
+            f"the cases {_listing([by_id[case] for case in cases])} have the same image voxel by "
+            "voxel; in cross-validation one may be trained on and another validated on, which "
+            "makes scores too good",
+            where=by_id[cases[0]].case.images[0],
             fix=fix,
-            case=group[0].case.id,
+            case=cases[0],
         )
-        for group in shared.values()
+        for cases in shared
     ]
 
 

@@ -256,6 +256,8 @@ TABLE = [
      lambda d: splits(d, (["a", "b"], ["c"]), (["a"], ["z"]), (["y"], [])), "SK-F029"),
     ("SK-F031", "warning", "cases in no fold: c (1 in all)", lambda d: splits(d, (["a"], ["b"])),
      ""),
+    ("SK-F032", "warning", "1 cases validate more than one fold: c",
+     lambda d: splits(d, (["a"], ["b", "c"]), (["b"], ["a", "c"])), ""),
     ("SK-G001", "error", "shape (3, 5, 6) (z, y, x) differs from (4, 5, 6)",
      lambda d: put_labels(d, "a", BOTH[:3]), ""),
     ("SK-G001", "error", "the axes are in another order",
