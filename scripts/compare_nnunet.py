@@ -42,7 +42,7 @@ class Scenario:
     configuration: str = "3d_fullres"
     stages: int = 3
     patch_size: tuple[int, ...] = (24, 24, 24)
-    steps: int = 250
+    steps: int = 300
     trainer: Mapping[str, Any] = field(default_factory=dict)
     """Attributes of the trainer that are set before it begins."""
 
@@ -353,7 +353,7 @@ class Phantom:
         axes = [np.linspace(-1, 1, n) + rng.uniform(-0.2, 0.2) for n in shape]
         distance = np.sqrt(sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")))
         distance = distance * (1 + 0.1 * rng.standard_normal(shape))
-        labels = (distance < 0.7).astype(np.uint8) + (distance < 0.4)
+        labels = (distance < 0.7).astype(int) + (distance < 0.4)
         geometry = Geometry(spacing_mm=spacing, origin=(-7.5, 3.0, 11.0))
         for channel in range(len(self.channels)):
             grey = 300 + 200 * labels * (1 + channel) + 40 * rng.standard_normal(shape)
@@ -372,7 +372,7 @@ def _write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1))
 
 
-_RESENC = {"planner": "nnUNetPlannerResEncM", "plans": "nnUNetResEncUNetMPlans"}
+_RESENC = {"steps": 400, "planner": "nnUNetPlannerResEncM", "plans": "nnUNetResEncUNetMPlans"}
 _FLAT = {"configuration": "2d", "patch_size": (32, 32)}
 _REGIONS: dict[str, Any] = {"background": 0, "whole": [1, 2], "core": 2}
 

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[type[options.Common], str]] = {
     "evaluate": (options.Evaluate, "evaluation"),
     "run": (options.Run, "run"),
     "import_nnunet": (options.ImportNnunet, "interop"),
+    "export_nnunet": (options.ExportNnunet, "interop"),
     "demo": (options.Demo, "run"),
     "doctor": (options.Doctor, "doctor"),
 }

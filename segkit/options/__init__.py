@@ -13,7 +13,7 @@ from segkit.options.data import (
     Splitting,
     Validate,
 )
-from segkit.options.interop import ImportNnunet
+from segkit.options.interop import ExportNnunet, ImportNnunet
 from segkit.options.machine import Doctor
 from segkit.options.make import make_options
 from segkit.options.prediction import Ensemble, Evaluate, Postprocess, Predict
@@ -27,6 +27,7 @@ __all__ = [
     "Doctor",
     "Ensemble",
     "Evaluate",
+    "ExportNnunet",
     "ImportNnunet",
     "Overlay",
     "Plan",

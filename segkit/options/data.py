@@ -97,8 +97,9 @@ class Plan(Splitting):
     min_cases: int = min_cases_flag()
     source: str | None = flag(
         "--from",
+        "--plans",
         help="take spacing, patch, batch, network and normalisation from this plan: a dataset "
-        "(its plan of that --planner), a plans/NAME.json or a model folder",
+        "(its plan of that --planner), a plans/NAME.json, a model folder, or nnU-Net's plans.json",
         metavar="SOURCE",
     )
     intensities: str = flag(

@@ -28,3 +28,21 @@ class ImportNnunet(Common):
     overwrite: bool = flag(
         "--overwrite", help="replace a model folder", default=False, action="store_true"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportNnunet(Common):
+    """Turn a model folder of segkit into one that nnU-Net v2 predicts with."""
+
+    model: Path = flag(help="model folder", type=Path, metavar="MODEL")
+    output: Path = flag(
+        "-o",
+        "--output",
+        help="folder to write, for nnUNetv2_predict_from_modelfolder -m",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+    )
+    overwrite: bool = flag(
+        "--overwrite", help="replace an exported model", default=False, action="store_true"
+    )

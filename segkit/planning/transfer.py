@@ -31,16 +31,20 @@ def transfer_plan(source: Plan, own: Plan, fingerprint: Fingerprint, intensities
     if intensities == "target":
         source, normalized = _normalized_as(own, source), own
     _check_channels(source, own)
+    # nnU-Net predicts black voxels like any other, and leaves images as they are stored.
+    as_nnunet = source.voxel_rules == "nnunet"
     moved = replace(
         own,
         planner=source.planner,
         request=replace(source.request, min_cases=own.request.min_cases, intensities=intensities),
         intensities=normalized.intensities,
         voxel_rules=normalized.voxel_rules,
+        force_invalid_to_background=own.force_invalid_to_background and not as_nnunet,
         reasons=(
             f"spacing, patch, batch and network of plan {source.name} of {source.dataset}",
             f"normalisation and intensity statistics of the {intensities}",
-            f"labels and empty voxels as planned for {own.dataset}",
+            f"labels as planned for {own.dataset}, empty voxels as "
+            + ("in nnU-Net" if as_nnunet else f"planned for {own.dataset}"),
         ),
     )
     chosen = source.configurations
@@ -48,7 +52,8 @@ def transfer_plan(source: Plan, own: Plan, fingerprint: Fingerprint, intensities
         chosen = {name: there for name, there in chosen.items() if there.ndim == 2}
     else:
         # The weights have learnt which way the axes run.
-        axes, code = source.transpose_forward, source.orientation or own.orientation
+        axes, code = source.transpose_forward, source.orientation
+        code = code or (None if as_nnunet else own.orientation)
         moved = replace(moved, transpose_forward=axes, orientation=code)
     if not chosen:
         what = f"{own.dataset} holds planes, and the plan has 3D configurations only"

@@ -11,18 +11,21 @@ from segkit import __version__
 from segkit import options as opt
 from segkit.errors import UserError
 from segkit.files import content_hash, file_hash
-from segkit.inference.model import MODEL_VERSION
+from segkit.inference.model import MODEL_VERSION, Model, load_model
 from segkit.interop.archive import unpack
+from segkit.interop.nnunet.exporting import export_trained
 from segkit.interop.nnunet.importing import (
     RECORD,
     RECORD_VERSION,
     ImportedModel,
-    hashes_of,
     import_trained,
+    source_hashes,
 )
 from segkit.interop.nnunet.results import Choice, find_trained, is_needed, is_results
+from segkit.planning.fingerprint import Fingerprint, load_fingerprint
 from segkit.runtime import log
 from segkit.workflows.common import Outcome
+from segkit.workspace import Workspace
 
 CACHE = "imported"
 """Folder in the work folder for models that were imported on the way to a prediction."""
@@ -30,7 +33,7 @@ CACHE = "imported"
 
 def import_nnunet(options: opt.ImportNnunet) -> Outcome:
     """Import a trained model; see :class:`segkit.options.ImportNnunet`."""
-    _check_output(options.output, overwrite=options.overwrite)
+    _check_output(options.output, "model.json", overwrite=options.overwrite)
     choice = Choice(
         configuration=options.configuration, trainer=options.trainer, plans=options.plans
     )
@@ -38,6 +41,27 @@ def import_nnunet(options: opt.ImportNnunet) -> Outcome:
         trained = find_trained(folder, choice, options.source)
         record = import_trained(trained, options.output, options.source)
     return Outcome(text=_describe(record, options.output))
+
+
+def export_nnunet(options: opt.ExportNnunet) -> Outcome:
+    """Export a trained model; see :class:`segkit.options.ExportNnunet`."""
+    _check_output(options.output, "plans.json", overwrite=options.overwrite)
+    model = load_model(options.model)
+    exported = export_trained(model, options.output, _fingerprint(model))
+    lines = [
+        f"exported {', '.join(exported.checkpoints)}",
+        *(f"note: {note}" for note in exported.notes),
+        f"predict with: nnUNetv2_predict_from_modelfolder -m {options.output} -i IMAGES -o OUTPUT",
+    ]
+    return Outcome(text="\n".join(lines))
+
+
+def _fingerprint(model: Model) -> Fingerprint | None:
+    """Read what was measured of the data set, where the model lies in the work folder of it."""
+    workspace = Workspace(folder=model.folder.resolve().parents[1])
+    if workspace.folder.name != model.plan.dataset or not workspace.fingerprint.is_file():
+        return None
+    return load_fingerprint(workspace.fingerprint)
 
 
 def with_imported(
@@ -74,7 +98,7 @@ def _imported(source: Path, choice: Choice, cache: Path) -> Path:
     if source.is_file():
         content: object = [file_hash(source), choice.configuration]
     else:
-        content = hashes_of(find_trained(source, choice))
+        content = source_hashes(find_trained(source, choice))
     made_with = [__version__, MODEL_VERSION, RECORD_VERSION]
     folder = cache / content_hash([content, made_with])
     if not (folder / RECORD).is_file():
@@ -99,12 +123,12 @@ def _as_folder(source: Path, near: Path) -> Iterator[Path]:
         yield Path(scratch) / source.stem
 
 
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse to replace anything but a model folder, and that only when asked to."""
+def _check_output(output: Path, sign: str, *, overwrite: bool) -> None:
+    """Refuse to replace anything but a model, known by a file in it, and that only when asked."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
-    if not (output / "model.json").is_file():
-        what = "the output exists and is no model folder"
+    if not (output / sign).is_file():
+        what = f"the output exists and is no such model (no {sign})"
         raise UserError(what, where=output, fix="choose another -o")
     if not overwrite:
         fix = "choose another -o, or --overwrite"
@@ -114,6 +138,10 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
 def _describe(record: ImportedModel, folder: Path) -> str:
     lines = [f"imported {record.configuration} of {record.trainer} from {record.source}"]
     lines += [f"  {name}: {report.describe()}" for name, report in record.tensors.items()]
+    if record.previous_stage is not None:
+        here = "imported with it" if record.has_previous_stage else "not found beside it: hand in "
+        here += "" if record.has_previous_stage else "its segmentations with --previous-stage DIR"
+        lines.append(f"  previous stage {record.previous_stage}: {here}")
     lines += [
         f"every tensor is listed in {folder / RECORD}",
         f"predict with: segkit predict -m {folder} -i IMAGES -o OUTPUT",

@@ -11,6 +11,8 @@ from segkit import options as opt
 from segkit.dataset.description import load_description
 from segkit.errors import UsageError, UserError, listing, nearest
 from segkit.files import read_json
+from segkit.interop.nnunet.planning import whole_plan
+from segkit.interop.nnunet.plans import is_plans
 from segkit.planning.checks import SAFE_NAME
 from segkit.planning.fingerprint import Fingerprint, fingerprint_hash, update_fingerprint
 from segkit.planning.plan import (
@@ -47,7 +49,7 @@ def plan_dataset(dataset: OpenDataset, options: opt.Plan) -> Plan:
     Raises:
         UserError: options that make no sense, or a plan of that name that was edited by hand.
     """
-    request, source = _request(options), _source(options)
+    request, source = _request(options), _source(options, dataset.description.channel_names)
     name = _checked_name(options, source, dataset.description.name)
     fingerprint = measure(dataset, options.jobs)
     planner = options.planner if source is None else "default"
@@ -167,8 +169,10 @@ def _spacing_rule(given: Any) -> SpacingRule:
     raise UserError(what, where="--spacing", fix=fix)
 
 
-def _source(options: opt.Plan) -> tuple[Path, Plan] | None:
+def _source(options: opt.Plan, channel_names: tuple[str, ...]) -> tuple[Path, Plan] | None:
     """Find and read the plan that ``--from`` names: its file, and what it says.
+
+    Plans of nnU-Net have no names of their channels, and are given those of the target.
 
     Raises:
         UserError: there is none, or options are given that only planning follows.
@@ -183,6 +187,8 @@ def _source(options: opt.Plan) -> tuple[Path, Plan] | None:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(f"with --from they are the source's: {flags}", fix="leave them out")
     path = _source_file(options.source, options)
+    if is_plans(read_json(path)):
+        return path, whole_plan(path, channel_names, options.configurations)
     plan = load_plan(path)
     return path, plan if path.parent.name != "plans" else replace(plan, name=path.stem)
 
@@ -193,6 +199,8 @@ def _source_file(text: str, options: opt.Plan) -> Path:
         return path.resolve()
     if (path / "model.json").is_file():
         return (path / "plan.json").resolve()
+    if (path / "plans.json").is_file():  # where nnU-Net trained
+        return (path / "plans.json").resolve()
     description = load_description(find_dataset(text, options.raw_folders))
     found = open_workspace(options.workdir, description).plan(options.planner)
     if not found.is_file():

@@ -99,11 +99,11 @@ def plans(**changes):
     }
 
 
-def units(name="PlainConvUNet"):
+def units(name="PlainConvUNet", inputs=2):
     """Yield (name, in, out, kernel, has a bias) of every conv-norm unit, as nnU-Net names them."""
-    before = 2
+    before = inputs
     if name == "ResidualEncoderUNet":
-        yield "encoder.stem.convs.0", 2, FEATURES[0], KERNELS[0], True
+        yield "encoder.stem.convs.0", inputs, FEATURES[0], KERNELS[0], True
         before = FEATURES[0]
     for stage, (width, kernel) in enumerate(zip(FEATURES, KERNELS, strict=True)):
         for i in range(ENCODER[name][stage]):
@@ -118,12 +118,14 @@ def units(name="PlainConvUNet"):
             before = width
     for stage, width in enumerate(reversed(FEATURES[:-1])):
         for i in range(DECODER[name][stage]):
-            inputs = width if i else 2 * width
+            channels = width if i else 2 * width
             kernel = KERNELS[1 - stage]
-            yield f"decoder.stages.{stage}.convs.{i}", inputs, width, kernel, True
+            yield f"decoder.stages.{stage}.convs.{i}", channels, width, kernel, True
 
 
-def state_dict(name="PlainConvUNet", ndim=3, outputs=3, seed=0):
+def state_dict(
+    name="PlainConvUNet", ndim=3, outputs=3, seed=0, inputs=2, *, batch=False, dropout=False
+):
     """Return random weights under every name that nnU-Net gives them."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -131,13 +133,17 @@ def state_dict(name="PlainConvUNet", ndim=3, outputs=3, seed=0):
         return 0.3 * torch.randn(*shape, generator=generator)
 
     weights = {}
-    for unit, inputs, width, kernel, bias in units(name):
-        tensors = {"conv.weight": draw(width, inputs, *kernel[-ndim:])}
+    for unit, channels, width, kernel, bias in units(name, inputs):
+        tensors = {"conv.weight": draw(width, channels, *kernel[-ndim:])}
         tensors |= {"conv.bias": draw(width)} if bias else {}
         tensors |= {"norm.weight": 1 + draw(width), "norm.bias": draw(width)}
+        if batch:
+            tensors |= {"norm.running_mean": draw(width), "norm.running_var": 1 + draw(width) ** 2}
+            tensors["norm.num_batches_tracked"] = torch.tensor(7)
+        place = {"conv": 0, "norm": 1 + (dropout and not unit.endswith(("conv2", "skip.1")))}
         for part, tensor in tensors.items():
             layer, _, kind = part.partition(".")
-            alias = f"all_modules.{('conv', 'norm').index(layer)}.{kind}"
+            alias = f"all_modules.{place[layer]}.{kind}"
             for key in (f"{unit}.{part}", f"{unit}.{alias}"):
                 weights[key] = tensor
                 if unit.startswith("encoder."):
@@ -164,8 +170,11 @@ def forward(weights, image, name="PlainConvUNet"):
         weight = weights[f"{key}.conv.weight"]
         padding = [(size - 1) // 2 for size in weight.shape[2:]]
         x = convolve(x, weight, weights.get(f"{key}.conv.bias"), stride, padding)
-        norm = weights[f"{key}.norm.weight"], weights[f"{key}.norm.bias"]
-        x = functional.instance_norm(x, weight=norm[0], bias=norm[1], eps=1e-5)
+        norm = {part: weights[f"{key}.norm.{part}"] for part in ("weight", "bias")}
+        if (mean := weights.get(f"{key}.norm.running_mean")) is not None:
+            x = functional.batch_norm(x, mean, weights[f"{key}.norm.running_var"], **norm, eps=1e-5)
+        else:
+            x = functional.instance_norm(x, **norm, eps=1e-5)
         return functional.leaky_relu(x, slope)
 
     def block(x, key, stride):
@@ -225,4 +234,23 @@ def write_trained(folder, name="PlainConvUNet", *, folds=("0",), ndim=3, **chang
         weights = state_dict(name, ndim, seed=seed)
         file = trained / f"fold_{fold}" / "checkpoint_final.pth"
         torch.save(checkpoint(weights), file)
+    return trained
+
+
+def write_cascade(folder, dataset=DATASET, outputs=3):
+    """Write both stages of a cascade beside each other."""
+    made = plans(
+        configurations={
+            "3d_lowres": configuration(spacing=[4.0, 2.0, 2.0]),
+            "3d_cascade_fullres": configuration(previous_stage="3d_lowres"),
+        }
+    )
+    for name, inputs in (("3d_lowres", 2), ("3d_cascade_fullres", 4)):
+        trained = folder / f"nnUNetTrainer__nnUNetPlans__{name}"
+        (trained / "fold_0").mkdir(parents=True)
+        (trained / "plans.json").write_text(json.dumps(made))
+        (trained / "dataset.json").write_text(json.dumps(dataset))
+        weights = state_dict(outputs=outputs, inputs=inputs)
+        content = checkpoint(weights, init_args={"configuration": name})
+        torch.save(content, trained / "fold_0" / "checkpoint_final.pth")
     return trained

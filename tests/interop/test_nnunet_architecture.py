@@ -58,18 +58,33 @@ def test_back_and_forth(name, ndim):
     assert network_plan(Architecture(**written), "plans.json") == network
 
 
+def test_batch_norm_and_dropout():
+    network = planned(
+        norm_op="torch.nn.modules.batchnorm.BatchNorm3d",
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        dropout_op="torch.nn.Dropout3d",
+        dropout_op_kwargs={"p": 0.2},
+    )
+    assert (network.norm, network.dropout) == ("batch", 0.2)
+    written = architecture_of(network)
+    del written["_kw_requires_import"]
+    assert network_plan(Architecture(**written), "plans.json") == network
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"name": "Primus"}, "is not known here"),
         ({"module": "os"}, "is not known here"),
-        ({"norm_op": "torch.nn.modules.batchnorm.BatchNorm3d"}, "norm_op 'BatchNorm3d'"),
+        ({"norm_op": "torch.nn.modules.batchnorm.BatchNorm2d"}, "norm_op 'BatchNorm2d'"),
+        ({"norm_op": "torch.nn.LayerNorm"}, "norm_op 'LayerNorm'"),
+        ({"norm_op_kwargs": {"affine": True, "track_running_stats": True}}, "track_running_stats"),
         ({"norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d"}, "InstanceNorm2d"),
         ({"norm_op": None}, "norm_op 'none'"),
         ({"norm_op_kwargs": {"eps": 1e-3, "affine": True}}, "eps"),
         ({"norm_op_kwargs": {"eps": "x", "affine": True}}, "eps"),
         ({"norm_op_kwargs": None}, "norm_op_kwargs"),
-        ({"dropout_op": "torch.nn.Dropout3d"}, "Dropout3d"),
+        ({"dropout_op": "torch.nn.Dropout"}, "dropout_op 'Dropout'"),
         ({"nonlin": "torch.nn.ReLU"}, "ReLU"),
         ({"nonlin_kwargs": {"negative_slope": 0.2}}, "negative_slope"),
         ({"nonlin_first": True}, "nonlin_first is True"),

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nnunet_files import checkpoint, forward, state_dict, write_trained
+from nnunet_files import DATASET, checkpoint, forward, state_dict, write_cascade, write_trained
 
 from segkit.cli.main import main
 from segkit.dataset.image_io import read_labels, write_labels
 from segkit.errors import UserError
 from segkit.files import read_json
 from segkit.inference.model import load_model, load_networks, trained_folds
+from segkit.inference.previous import load_previous
+from segkit.interop.nnunet.exporting import export_trained
 from segkit.interop.nnunet.importing import import_trained
 from segkit.interop.nnunet.results import Choice, find_trained
 from segkit.types import Geometry
@@ -46,6 +48,21 @@ def test_every_fold_computes_the_same(tmp_path, name):
     )
 
 
+def test_a_trainer_that_takes_batch_norm_is_followed(tmp_path):
+    trained = write_trained(tmp_path)
+    weights = state_dict(batch=True)
+    torch.save(checkpoint(weights), trained / "fold_0" / "checkpoint_final.pth")
+    imported(trained, tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    assert (model.network.norm, model.configuration.network.norm) == ("batch", "instance")
+    [network] = load_networks(model, ["0"], checkpoint="final", device="cpu")
+    image = torch.randn(1, 2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(network(image), forward(weights, image), rtol=1e-4, atol=1e-5)
+    export_trained(model, tmp_path / "out", None)
+    content = torch.load(tmp_path / "out" / "fold_0" / "checkpoint_final.pth")
+    assert content["network_weights"].keys() == weights.keys()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -69,6 +86,36 @@ def test_axes_that_a_2d_network_does_not_have_are_refused(tmp_path):
     trained = write_trained(tmp_path, ndim=2)
     with pytest.raises(UserError, match="mirror axes"):
         imported(trained, tmp_path / "model")
+
+
+REGIONS = {
+    **DATASET,
+    "labels": {"background": 0, "whole": [2, 1], "core": [1]},
+    "regions_class_order": [2, 1],
+}
+
+
+@pytest.mark.parametrize(("dataset", "order"), [(DATASET, [0, 1, 2, 3]), (REGIONS, [0, 1, 3, 2])])
+def test_a_cascade_brings_its_first_stage(tmp_path, dataset, order):
+    trained = write_cascade(tmp_path / "results", dataset, outputs=3 if dataset is DATASET else 2)
+    record = imported(trained, tmp_path / "model")
+    assert (record.previous_stage, record.has_previous_stage) == ("3d_lowres", True)
+    model = load_model(tmp_path / "model")
+    assert load_previous(model).settings.configuration == "3d_lowres"
+    [network] = load_networks(model, ["0"], checkpoint="final", device="cpu")
+    # nnU-Net stacks the classes by value, segkit in the order in which they are declared.
+    image = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    weights = state_dict(outputs=model.description.labels.num_outputs, inputs=4)
+    expected = forward(weights, image[:, order])
+    torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cascade_may_come_without_its_first_stage(tmp_path, capsys):
+    trained = write_cascade(tmp_path / "results")
+    shutil.rmtree(trained.parent / "nnUNetTrainer__nnUNetPlans__3d_lowres")
+    assert main(["import_nnunet", str(trained), "-o", str(tmp_path / "model")]) == 0
+    assert "--previous-stage" in capsys.readouterr().out
+    assert not (tmp_path / "model" / "previous_stage").exists()
 
 
 def write_images(folder, cases=2):
@@ -141,7 +188,7 @@ def test_only_model_folders_are_replaced(tmp_path, capsys):
     (tmp_path / "notes" / "a.txt").write_text("mine")
     command = ["import_nnunet", str(trained), "-o", str(tmp_path / "notes"), "--overwrite"]
     assert main(command) == 1
-    assert "no model folder" in capsys.readouterr().err
+    assert "no such model" in capsys.readouterr().err
     assert (tmp_path / "notes" / "a.txt").read_text() == "mine"
 
 

@@ -1,5 +1,7 @@
 """Weights of nnU-Net: every tensor has one place, and the network computes the same."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from nnunet_files import configuration, forward, state_dict
@@ -7,7 +9,7 @@ from nnunet_files import configuration, forward, state_dict
 from segkit.errors import UserError
 from segkit.interop.nnunet.architecture import network_plan
 from segkit.interop.nnunet.plans import Architecture
-from segkit.interop.nnunet.weights import from_nnunet, tensor_names, to_nnunet
+from segkit.interop.nnunet.weights import from_nnunet, tensor_names, to_nnunet, trained_network
 from segkit.networks.build import build_network
 
 NAMES = ("PlainConvUNet", "ResidualEncoderUNet")
@@ -17,6 +19,29 @@ def planned(name="PlainConvUNet", ndim=3):
     architecture = configuration(name, ndim)["architecture"]
     kept = {key: architecture[key] for key in ("network_class_name", "arch_kwargs")}
     return network_plan(Architecture(**kept), "plans.json")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batch_norm_is_told_by_the_weights(name):
+    weights = state_dict(name, batch=True)
+    network = trained_network(weights, planned(name))
+    assert network == replace(planned(name), norm="batch")
+    own, report = from_nnunet(weights, network, in_channels=2, out_channels=3, source="a.pth")
+    assert {*report.mapped, *report.copies} == weights.keys()
+    built = build_network(network, in_channels=2, out_channels=3, deep_supervision=False)
+    built.load_state_dict(own)
+    image = torch.randn(1, 2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    expected = forward(weights, image, name)
+    torch.testing.assert_close(built.eval()(image), expected, rtol=1e-4, atol=1e-5)
+    assert trained_network(state_dict(name), planned(name)) == planned(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dropout_layer_moves_the_copies_of_the_norm(name):
+    weights = state_dict(name, dropout=True)
+    own, report = imported(weights, name)
+    assert {*report.mapped, *report.copies} == weights.keys()
+    assert to_nnunet(own, replace(planned(name), dropout=0.2)).keys() == weights.keys()
 
 
 def imported(weights, name="PlainConvUNet", ndim=3):

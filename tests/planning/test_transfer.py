@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from fake_datasets import BRATS, HIPPOCAMPUS, LIVER, RGB, describe, fake, planned
 
@@ -89,3 +91,17 @@ def test_the_sources_orientation_and_axis_order_are_kept():
     assert made.orientation == "LPS"
     # As stored z y x = (60, 90, 80) of L P S; in LPS it is (80, 90, 60); x first.
     assert made.configuration("3d_fullres").median_shape == (30, 80, 90)
+
+
+def test_plans_of_nnunet_bring_its_rules_along():
+    source = replace(
+        planned(HIPPOCAMPUS),
+        voxel_rules="nnunet",
+        orientation=None,
+        force_invalid_to_background=False,
+    )
+    own = replace(planned(CT_LIKE), orientation="LPS")
+    made = transfer_plan(source, own, CT_LIKE, "source")
+    assert (made.voxel_rules, made.orientation) == ("nnunet", None)
+    assert not made.force_invalid_to_background
+    assert "empty voxels as in nnU-Net" in made.reasons[2]

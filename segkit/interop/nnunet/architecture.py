@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from segkit.errors import UserError
 from segkit.interop.nnunet.plans import Architecture, AxesPerStage, PerStage
-from segkit.networks.blocks import LEAKY_SLOPE
 from segkit.planning.plan import Axes, NetworkPlan
 from segkit.structs import from_mapping
+from segkit.types import Norm
 
 Kind = Literal["plain", "residual_encoder"]
 
@@ -24,7 +24,12 @@ _MODULES = (
     "dynamic_network_architectures.architectures.unet",
     "dynamic_network_architectures.architectures.residual_unet",
 )
-_NORM_EPS = 1e-5
+_NORM_EPS, _LEAKY_SLOPE = 1e-5, 0.01
+_NORMS: dict[Norm, str] = {
+    "instance": "torch.nn.modules.instancenorm.InstanceNorm",
+    "batch": "torch.nn.modules.batchnorm.BatchNorm",
+}
+"""Our norms -> torch's, without the dimensions."""
 _RESTORE = "restore the plans.json that was trained with"
 _MOST_STAGES, _MOST_FEATURES, _MOST_CONVS, _MOST_AXIS = 32, 1 << 16, 100, 64
 """No network is larger; what asks for more is damaged, and would only fill the memory."""
@@ -94,6 +99,8 @@ def network_plan(architecture: Architecture, where: str) -> NetworkPlan:
         kernel_sizes=_each_axes(arguments.kernel_sizes, stages, ndim),
         convs_per_stage=_each(getattr(arguments, counted), stages),
         convs_per_decoder_stage=_each(arguments.n_conv_per_stage_decoder, stages - 1),
+        norm="batch" if "BatchNorm" in (arguments.norm_op or "") else "instance",
+        dropout=_dropout(arguments),
     )
     _check_size(network, where)
     return network
@@ -114,10 +121,10 @@ def architecture_of(network: NetworkPlan) -> dict[str, Any]:
             counted: list(network.convs_per_stage),
             "n_conv_per_stage_decoder": list(network.convs_per_decoder_stage),
             "conv_bias": True,
-            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{ndim}d",
+            "norm_op": f"{_NORMS[network.norm]}{ndim}d",
             "norm_op_kwargs": {"eps": _NORM_EPS, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
+            "dropout_op": f"torch.nn.Dropout{ndim}d" if network.dropout else None,
+            "dropout_op_kwargs": {"p": network.dropout} if network.dropout else None,
             "nonlin": "torch.nn.LeakyReLU",
             "nonlin_kwargs": {"inplace": True},
         },
@@ -136,24 +143,33 @@ def _read_arguments(given: Mapping[str, Any], where: str) -> _Arguments:
 
 
 def _check_layers(arguments: _Arguments, where: str) -> None:
-    """Refuse what is not conv, affine instance norm, LeakyReLU."""
-    conv, norm, nonlin = (
-        (text or "none").rpartition(".")[2]
-        for text in (arguments.conv_op, arguments.norm_op, arguments.nonlin)
-    )
+    """Refuse what is not conv, dropout of channels, affine instance or batch norm, LeakyReLU."""
+    given = (arguments.conv_op, arguments.norm_op, arguments.nonlin, arguments.dropout_op)
+    conv, norm, nonlin, dropout = ((text or "none").rpartition(".")[2] for text in given)
+    norms = [f"{name.rpartition('.')[2]}{conv[-2:]}" for name in _NORMS.values()]
     norm_kwargs, slope = arguments.norm_op_kwargs or {}, arguments.nonlin_kwargs or {}
     wrong = {
         "conv_op": conv if conv not in ("Conv2d", "Conv3d") else None,
-        "norm_op": norm if norm != f"InstanceNorm{conv[-2:]}" else None,
-        "norm_op_kwargs": norm_kwargs if not _is_plain_norm(norm_kwargs) else None,
-        "dropout_op": arguments.dropout_op,
+        "norm_op": norm if norm not in norms else None,
+        "norm_op_kwargs": norm_kwargs if not _is_plain_norm(norm, norm_kwargs) else None,
+        "dropout_op": dropout if dropout not in ("none", f"Dropout{conv[-2:]}") else None,
         "nonlin": nonlin if nonlin != "LeakyReLU" else None,
-        "nonlin_kwargs": slope if slope.get("negative_slope", LEAKY_SLOPE) != LEAKY_SLOPE else None,
+        "nonlin_kwargs": slope
+        if slope.get("negative_slope", _LEAKY_SLOPE) != _LEAKY_SLOPE
+        else None,
     }
     if bad := {key: value for key, value in wrong.items() if value is not None}:
         listing = ", ".join(f"{key} {value!r}" for key, value in bad.items())
-        fix = "only affine instance norm and LeakyReLU, without dropout, can be imported"
+        fix = "affine instance or batch norm, dropout of channels and LeakyReLU can be imported"
         raise UserError(f"the network is built with {listing}", where=where, fix=fix)
+
+
+def _dropout(arguments: _Arguments) -> float:
+    """Return the chance that a channel is dropped; torch's own where the plans do not say."""
+    if arguments.dropout_op is None:
+        return 0.0
+    chance = (arguments.dropout_op_kwargs or {}).get("p", 0.5)
+    return float(chance) if isinstance(chance, (int, float)) else -1.0
 
 
 def _check_size(network: NetworkPlan, where: str) -> None:
@@ -171,16 +187,15 @@ def _check_size(network: NetworkPlan, where: str) -> None:
             raise UserError(what, where=where, fix=_RESTORE)
 
 
-def _is_plain_norm(kwargs: Mapping[str, Any]) -> bool:
-    """Whether an instance norm has the usual epsilon, an affine map and no running statistics."""
-    eps, affine = kwargs.get("eps", _NORM_EPS), kwargs.get("affine", False)
-    tracked = kwargs.get("track_running_stats", False)
+def _is_plain_norm(name: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a norm has the usual epsilon, an affine map, and statistics as its kind has them."""
+    eps, tracks = kwargs.get("eps", _NORM_EPS), name.startswith("BatchNorm")
     known = {"eps", "affine", "track_running_stats", "momentum"}
     return (
         isinstance(eps, (int, float))
         and math.isclose(eps, _NORM_EPS)
-        and affine is True
-        and not tracked
+        and kwargs.get("affine", tracks) is True
+        and kwargs.get("track_running_stats", tracks) is tracks
         and kwargs.keys() <= known
     )
 

@@ -1,4 +1,4 @@
-"""nnU-Net's dataset.json to one that means the same here."""
+"""nnU-Net's dataset.json to one that means the same here, and back."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from segkit.dataset.checks.content import check_content
+from segkit.dataset.description import DatasetDescription
 from segkit.dataset.image_io import READERS
 from segkit.dataset.problems import raise_errors
 from segkit.errors import UserError, nearest
+
+_NNUNET_KEYS = (
+    *("channel_names", "numTraining", "file_ending", "regions_class_order"),
+    *("name", "description", "reference", "release", "licence", "license", "citation"),
+)
+"""Keys of a dataset.json that nnU-Net knows, besides labels."""
 
 
 def model_description(content: Any, reader: str, source: object) -> dict[str, Any]:
@@ -43,6 +50,21 @@ def model_description(content: Any, reader: str, source: object) -> dict[str, An
     raise_errors(check_content(kept, source), where=source)
     _check_consecutive(kept["labels"], source)
     return kept
+
+
+def nnunet_description(description: DatasetDescription) -> dict[str, Any]:
+    """Return the dataset.json that nnU-Net predicts with.
+
+    Labels are declared by value, and an ignore label is kept where nnU-Net has the same: one value,
+    after the last class. Nothing is predicted as ignored either way.
+    """
+    content, labels = description.content, description.labels
+    kept = {key: content[key] for key in _NNUNET_KEYS if key in content}
+    names = {name: value for name, value in content["labels"].items() if name != "ignore"}
+    made = names if labels.has_regions else _by_value(names)
+    if labels.ignore_values == (labels.num_classes,):
+        made["ignore"] = labels.num_classes
+    return {"numTraining": 0, **kept, "labels": made}
 
 
 def _has_regions(labels: Mapping[str, Any]) -> bool:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.checkpoint import save_checkpoint
-from segkit.dataset.description import DatasetDescription, describe
+from segkit.dataset.description import describe
 from segkit.errors import UserError
 from segkit.files import atomic_folder, content_hash, file_hash, read_json, write_artifact
-from segkit.inference.model import ModelSettings, save_model
+from segkit.inference.model import PREVIOUS_STAGE, Model, ModelSettings, load_model, save_model
+from segkit.inference.previous import load_previous
 from segkit.interop.nnunet.checkpoint import NnunetCheckpoint, read_checkpoint
 from segkit.interop.nnunet.description import model_description
+from segkit.interop.nnunet.order import classes_in_order
 from segkit.interop.nnunet.planning import plan_from_nnunet
-from segkit.interop.nnunet.plans import Plans, read_plans
+from segkit.interop.nnunet.plans import read_plans
 from segkit.interop.nnunet.results import TrainedFolder
-from segkit.interop.nnunet.weights import TensorReport, from_nnunet
+from segkit.interop.nnunet.weights import TensorReport, from_nnunet, trained_network
 from segkit.planning.plan import Plan
 from segkit.structs import to_mapping
 
@@ -34,6 +35,10 @@ class ImportedModel:
     source: str
     hashes: dict[str, str]
     """File -> hash of its content."""
+    previous_stage: str | None = None
+    """Configuration that predicts first, in a cascade."""
+    has_previous_stage: bool = False
+    """Whether it was found, and imported too."""
     tensors: dict[str, TensorReport]
     """Checkpoint here (``fold_0/final.pt``) -> what became of its tensors."""
 
@@ -43,6 +48,9 @@ def import_trained(
 ) -> ImportedModel:
     """Import every fold of a trained model; a folder that is there already is replaced.
 
+    The first stage of a cascade is imported with it, where nnU-Net has it beside: it lies in the
+    model folder then, and predicts first.
+
     Args:
         trained: nnU-Net's folder.
         output: The model folder to write; it appears when all of it is there.
@@ -51,44 +59,64 @@ def import_trained(
     Raises:
         UserError: anything that cannot be read safely, or that segkit would do otherwise.
     """
-    plans = read_plans(trained.path / "plans.json")
-    found = trained.checkpoints
-    first = read_checkpoint(next(iter(found.values())))
-    file = trained.path / "dataset.json"
-    content = model_description(read_json(file), plans.image_reader_writer, file)
-    description = describe(content, file)
-    plan = _plan(plans, description, first)
     with atomic_folder(output) as draft:
-        save_model(draft, _settings(plan, first, trained), plan, description)
-        tensors = {}
-        for name, path in found.items():
-            fold, _, kind = name.partition("/")
-            checkpoint = first if path == next(iter(found.values())) else read_checkpoint(path)
-            _check_same(checkpoint, first, path)
-            target = f"fold_{fold}/{kind}.pt"
-            tensors[target] = _import_weights(checkpoint, plan, description, path, draft / target)
-        record = ImportedModel(
-            trainer=first.trainer,
-            configuration=first.configuration,
-            source=str((named or trained.path).resolve()),
-            hashes=hashes_of(trained),
-            tensors=tensors,
-        )
-        _write_record(draft / RECORD, record)
+        record = _import_stage(trained, draft, str((named or trained.path).resolve()))
+        before = previous_trained(trained)
+        if before is not None:
+            _import_stage(before, draft / PREVIOUS_STAGE, record.source)
+            load_previous(load_model(draft))
     return record
 
 
-def hashes_of(trained: TrainedFolder) -> dict[str, str]:
+def previous_trained(trained: TrainedFolder) -> TrainedFolder | None:
+    """Find the first stage of a cascade; None where it is not beside it, or there is no cascade."""
+    stage = _previous_stage(trained)
+    return None if stage is None else trained.sibling(stage)
+
+
+def source_hashes(trained: TrainedFolder) -> dict[str, str]:
     """Hash every file that an import reads."""
-    return {str(f.relative_to(trained.path).as_posix()): file_hash(f) for f in trained.files()}
+    before = previous_trained(trained)
+    files = [*trained.files(), *(before.files() if before else ())]
+    return {file.relative_to(trained.path.parent).as_posix(): file_hash(file) for file in files}
 
 
-def _plan(plans: Plans, description: DatasetDescription, checkpoint: NnunetCheckpoint) -> Plan:
-    name = checkpoint.configuration
-    if plans.configuration(name).previous_stage is not None:
-        what = f"{name} is the second stage of a cascade, which cannot be imported yet"
-        raise UserError(what, where=plans.source, fix="import the model of a single stage")
-    return plan_from_nnunet(plans, description.channel_names, [name])
+def _import_stage(trained: TrainedFolder, folder: Path, source: str) -> ImportedModel:
+    """Write a model folder of one stage."""
+    plans = read_plans(trained.path / "plans.json")
+    file = trained.path / "dataset.json"
+    content = model_description(read_json(file), plans.image_reader_writer, file)
+    description = describe(content, file)
+    checkpoints = trained.checkpoints
+    first = read_checkpoint(next(iter(checkpoints.values())))
+    plan = plan_from_nnunet(plans, description.channel_names, [first.configuration])
+    save_model(folder, _settings(plan, first, trained), plan, description)
+    model = load_model(folder)
+    tensors: dict[str, TensorReport] = {}
+    for name, path in checkpoints.items():
+        checkpoint = read_checkpoint(path) if tensors else first
+        _check_same(checkpoint, first, path)
+        target = "fold_{}/{}.pt".format(*name.split("/"))
+        tensors[target] = _import_weights(checkpoint, model, path, folder / target)
+    record = ImportedModel(
+        trainer=first.trainer,
+        configuration=first.configuration,
+        source=source,
+        hashes=source_hashes(trained),
+        previous_stage=plan.previous_stage(first.configuration),
+        has_previous_stage=previous_trained(trained) is not None,
+        tensors=tensors,
+    )
+    made_from = content_hash(record.hashes)
+    written = to_mapping(record)
+    write_artifact(folder / RECORD, written, version=RECORD_VERSION, made_from=made_from)
+    return record
+
+
+def _previous_stage(trained: TrainedFolder) -> str | None:
+    """What the plans say comes before, by the configuration in the folder's name."""
+    plans, name = read_plans(trained.path / "plans.json"), trained.name.rpartition("__")[2]
+    return plans.configuration(name).previous_stage if name in plans.configurations else None
 
 
 def _settings(plan: Plan, checkpoint: NnunetCheckpoint, trained: TrainedFolder) -> ModelSettings:
@@ -97,11 +125,13 @@ def _settings(plan: Plan, checkpoint: NnunetCheckpoint, trained: TrainedFolder) 
         what = f"the mirror axes {list(checkpoint.mirror_axes)} are not those of a "
         what += f"{configuration.ndim}D network"
         raise UserError(what, where=trained.path, fix="restore the files from their source")
+    network = trained_network(checkpoint.weights, configuration.network)
     return ModelSettings(
         configuration=checkpoint.configuration,
         recipe=checkpoint.trainer,
         patch_size=configuration.patch_size,
         mirror_axes=checkpoint.mirror_axes,
+        network=None if network == configuration.network else network,
     )
 
 
@@ -115,23 +145,14 @@ def _check_same(checkpoint: NnunetCheckpoint, first: NnunetCheckpoint, path: Pat
 
 
 def _import_weights(
-    checkpoint: NnunetCheckpoint,
-    plan: Plan,
-    description: DatasetDescription,
-    source: Path,
-    target: Path,
+    checkpoint: NnunetCheckpoint, model: Model, source: Path, target: Path
 ) -> TensorReport:
     weights, report = from_nnunet(
         checkpoint.weights,
-        plan.configuration(checkpoint.configuration).network,
-        in_channels=len(plan.channel_names),
-        out_channels=description.labels.num_outputs,
+        model.network,
+        in_channels=model.input_channels,
+        out_channels=model.description.labels.num_outputs,
         source=source,
     )
-    save_checkpoint(target, {"network": weights})
+    save_checkpoint(target, {"network": classes_in_order(weights, model)})
     return report
-
-
-def _write_record(path: Path, record: ImportedModel) -> None:
-    content: Mapping[str, object] = to_mapping(record)
-    write_artifact(path, content, version=RECORD_VERSION, made_from=content_hash(record.hashes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,12 +60,12 @@ class Configuration:
     preprocessor_name: str = "DefaultPreprocessor"
     median_image_size_in_voxels: tuple[float, ...] = ()
     batch_dice: bool = False
-    resampling_fn_data: str = "resample_data_or_seg_to_shape"
-    resampling_fn_seg: str = "resample_data_or_seg_to_shape"
-    resampling_fn_probabilities: str = "resample_data_or_seg_to_shape"
-    resampling_fn_data_kwargs: dict[str, Any] = field(default_factory=dict)
-    resampling_fn_seg_kwargs: dict[str, Any] = field(default_factory=dict)
-    resampling_fn_probabilities_kwargs: dict[str, Any] = field(default_factory=dict)
+    resampling_fn_data: str
+    resampling_fn_seg: str
+    resampling_fn_probabilities: str
+    resampling_fn_data_kwargs: dict[str, Any]
+    resampling_fn_seg_kwargs: dict[str, Any]
+    resampling_fn_probabilities_kwargs: dict[str, Any]
     previous_stage: str | None = None
 
 
@@ -118,6 +118,11 @@ class Plans:
         parent = own.pop("inherits_from", None)
         base = self._inherited(str(parent), (*visited, name)) if parent is not None else {}
         return {**base, **own}
+
+
+def is_plans(content: Any) -> bool:
+    """Whether JSON looks like a plans.json of nnU-Net."""
+    return isinstance(content, Mapping) and {"plans_name", "configurations"} <= content.keys()
 
 
 def read_plans(path: Path) -> Plans:

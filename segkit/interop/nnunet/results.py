@@ -40,6 +40,15 @@ class TrainedFolder:
             if file.name in CHECKPOINTS and re.fullmatch(r"fold_(\d+|all)", file.parent.name)
         }
 
+    def sibling(self, configuration: str) -> TrainedFolder | None:
+        """Return the same trainer's model of another configuration; None where there is none."""
+        trainer, *_ = parts = self.name.split("__")
+        if len(parts) != 3:
+            return None
+        name = f"{trainer}__{parts[1]}__{configuration}"
+        found = TrainedFolder(path=self.path.parent / name, name=name)
+        return found if _is_trained(found) else None
+
     def files(self) -> list[Path]:
         """Everything an import reads."""
         return [*(self.path / part for part in _PARTS), *self.checkpoints.values()]

@@ -7,7 +7,7 @@ decoder holds the encoder too. All copies are the same tensor.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from segkit.planning.plan import NetworkPlan
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """What data-parallel and compiled networks put before every name."""
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What batch norm knows of the training data."""
 _FIX = "import it with the plans.json it was trained with, or export the model from nnU-Net again"
 
 
@@ -39,9 +41,25 @@ class TensorReport:
         return text + (f", {len(self.zeros)} biases set to zero" if self.zeros else "")
 
 
-def tensor_names(network: NetworkPlan) -> dict[str, tuple[str, ...]]:
-    """Return segkit's name of every tensor -> all of nnU-Net's, the first one canonical."""
-    return dict(_names(network))
+def tensor_names(
+    network: NetworkPlan, *, dropped: bool | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Return segkit's name of every tensor -> all of nnU-Net's, the first one canonical.
+
+    Args:
+        network: A U-Net.
+        dropped: Whether nnU-Net has a dropout layer in its units; None: if the plan drops channels.
+    """
+    return dict(_names(network, bool(network.dropout) if dropped is None else dropped))
+
+
+def trained_network(given: Mapping[str, Any], network: NetworkPlan) -> NetworkPlan:
+    """Return the planned network with the norm that was trained.
+
+    Some of nnU-Net's trainers take batch norm whatever its plans say; the weights tell.
+    """
+    batch = any(name.endswith(".norm.running_mean") for name in given)
+    return replace(network, norm="batch") if batch else network
 
 
 def from_nnunet(
@@ -66,7 +84,8 @@ def from_nnunet(
             differs; nothing is guessed and nothing dropped.
     """
     given = {_bare(name): tensor for name, tensor in given.items()}
-    names = tensor_names(network)
+    dropped = any(".all_modules.2." in name for name in given)
+    names = tensor_names(network, dropped=dropped)
     expected = _expected_shapes(network, in_channels, out_channels)
     problems = list(_problems(given, names, expected))
     if problems:
@@ -80,7 +99,8 @@ def from_nnunet(
             continue
         mapped[first] = own
         copies += [name for name in others if name in given]
-        weights[own] = given[first].detach().to(torch.float32).clone()
+        kept = given[first].detach().clone()
+        weights[own] = kept.float() if kept.is_floating_point() else kept
     return weights, TensorReport(mapped=mapped, copies=tuple(copies), zeros=tuple(zeros))
 
 
@@ -91,14 +111,18 @@ def to_nnunet(weights: Mapping[str, Tensor], network: NetworkPlan) -> dict[str, 
     return {theirs: weights[own] for own, every in names.items() for theirs in every}
 
 
-def _names(network: NetworkPlan) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for own, theirs, bias in _units(network):
-        for layer, index in (("conv", 0), ("norm", 1)):
-            for part in ("weight", "bias") if bias or layer == "norm" else ("weight",):
-                names = [f"{theirs}.{layer}.{part}", f"{theirs}.all_modules.{index}.{part}"]
-                if own.startswith("encoder."):
+def _names(network: NetworkPlan, dropped: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for unit in _units(network):
+        norm = ("weight", "bias", *(_STATISTICS if network.norm == "batch" else ()))
+        conv = ("weight", "bias") if unit.bias else ("weight",)
+        place = {"conv": 0, "norm": 2 if dropped and unit.drops else 1}
+        for layer, parts in (("conv", conv), ("norm", norm)):
+            for part in parts:
+                copy = f"{unit.theirs}.all_modules.{place[layer]}.{part}"
+                names = [f"{unit.theirs}.{layer}.{part}", copy]
+                if unit.own.startswith("encoder."):
                     names += [f"decoder.{name}" for name in names]
-                yield f"{own}.{layer}.{part}", tuple(names)
+                yield f"{unit.own}.{layer}.{part}", tuple(names)
     for stage in range(len(network.convs_per_decoder_stage)):
         for own, theirs in (("upsamplings", "transpconvs"), ("heads", "seg_layers")):
             for part in ("weight", "bias"):
@@ -106,37 +130,45 @@ def _names(network: NetworkPlan) -> Iterator[tuple[str, tuple[str, ...]]]:
                 yield f"decoder.{own}.{stage}.{part}", (name,)
 
 
-def _units(network: NetworkPlan) -> Iterator[tuple[str, str, bool]]:
-    """Yield segkit's and nnU-Net's name of every conv-norm unit, and whether it has a bias."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Unit:
+    """A convolution with its norm: what both call it."""
+
+    own: str
+    theirs: str
+    bias: bool = True
+    drops: bool = True
+    """Whether channels may be dropped in between."""
+
+
+def _units(network: NetworkPlan) -> Iterator[_Unit]:
     if network.kind == "plain":
         for stage, count in enumerate(network.convs_per_stage):
             for i in range(count):
-                yield (
-                    f"encoder.stages.{stage}.convs.{i}",
-                    f"encoder.stages.{stage}.0.convs.{i}",
-                    True,
-                )
+                name = f"encoder.stages.{stage}"
+                yield _Unit(own=f"{name}.convs.{i}", theirs=f"{name}.0.convs.{i}")
     else:
-        yield "encoder.stem", "encoder.stem.convs.0", True
+        yield _Unit(own="encoder.stem", theirs="encoder.stem.convs.0")
         yield from _residual_units(network)
     for stage, count in enumerate(network.convs_per_decoder_stage):
         for i in range(count):
             name = f"decoder.stages.{stage}.convs.{i}"
-            yield name, name, True
+            yield _Unit(own=name, theirs=name)
 
 
-def _residual_units(network: NetworkPlan) -> Iterator[tuple[str, str, bool]]:
+def _residual_units(network: NetworkPlan) -> Iterator[_Unit]:
     before = network.features_per_stage[0]
     for stage, count in enumerate(network.convs_per_stage):
         for block in range(count):
             name = f"encoder.stages.{stage}.blocks.{block}"
-            yield f"{name}.conv1", f"{name}.conv1", True
-            yield f"{name}.conv2", f"{name}.conv2", True
+            yield _Unit(own=f"{name}.conv1", theirs=f"{name}.conv1")
+            yield _Unit(own=f"{name}.conv2", theirs=f"{name}.conv2", drops=False)
             width = network.features_per_stage[stage]
             if block == 0 and width != before:
                 # The skip is pooled first where the stage strides.
                 place = int(any(step != 1 for step in network.strides[stage]))
-                yield f"{name}.project", f"{name}.skip.{place}", False
+                skip = f"{name}.skip.{place}"
+                yield _Unit(own=f"{name}.project", theirs=skip, bias=False, drops=False)
             before = width
 
 
@@ -183,8 +215,9 @@ def _may_be_zero(own: str) -> bool:
 
 
 def _wrong_tensor(name: str, tensor: Any, shape: tuple[int, ...]) -> Iterator[str]:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        yield f"{name} holds no floating point numbers"
+    count = name.endswith("num_batches_tracked")
+    if not isinstance(tensor, Tensor) or tensor.is_floating_point() == count:
+        yield f"{name} holds no {'count' if count else 'floating point numbers'}"
     elif tuple(tensor.shape) != shape:
         yield f"{name} has shape {tuple(tensor.shape)}, expected {shape}"
     elif not bool(tensor.isfinite().all()):
