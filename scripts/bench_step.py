@@ -255,7 +255,8 @@ def segkit_parts(options: argparse.Namespace, precision: str) -> Any:
     from segkit.dataset.description import load_description
     from segkit.dataset.splits import Split
     from segkit.planning.plan import load_plan
-    from segkit.training.setup import TrainingTask, build_parts
+    from segkit.training.setup import build_parts
+    from segkit.training.task import TrainingTask
     from segkit.workspace import Workspace
 
     task = TrainingTask(

@@ -7,11 +7,23 @@ from typing import Literal
 
 from segkit.config.checks import check
 
-OptimizerName = Literal["sgd", "adam", "adamw"]
+OptimizerName = Literal["sgd", "adam", "adamw", "adan", "muon"]
 Annealing = Literal["poly", "cosine", "constant"]
 
-_LEARNING_RATE: dict[str, float] = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3}
-_WEIGHT_DECAY: dict[str, float] = {"sgd": 3e-5, "adam": 3e-5, "adamw": 1e-2}
+_LEARNING_RATE: dict[str, float] = {
+    "sgd": 0.01,
+    "adam": 1e-3,
+    "adamw": 1e-3,
+    "adan": 3e-3,
+    "muon": 3e-3,
+}
+_WEIGHT_DECAY: dict[str, float] = {
+    "sgd": 3e-5,
+    "adam": 3e-5,
+    "adamw": 1e-2,
+    "adan": 1e-2,
+    "muon": 1e-2,
+}
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "momentum": ("sgd",),
     "adapt_to_short_runs": ("sgd",),
@@ -25,11 +37,13 @@ class OptimizerConfig:
     """The update rule, and the learning rate over the run."""
 
     name: OptimizerName = "sgd"
-    """sgd has Nesterov momentum, as in nnU-Net; adamw decouples weight decay from the gradient."""
+    """sgd has Nesterov momentum, as in nnU-Net; adamw decouples weight decay from the gradient;
+    muon makes the update of every layer orthogonal; adan is for those who know it."""
     learning_rate: float | None = None
-    """The highest of the run; null takes the optimiser's: 0.01 for sgd, 0.001 for the others."""
+    """The highest of the run; null takes the optimiser's: 0.01 for sgd, 0.001 for adam and adamw,
+    0.003 for muon and adan."""
     weight_decay: float | None = None
-    """Null takes the optimiser's: 3e-5, and 0.01 for adamw."""
+    """Null takes the optimiser's: 3e-5 for sgd and adam, 0.01 for the others."""
     momentum: float = 0.99
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of Adam's averages of the gradient and of its square."""

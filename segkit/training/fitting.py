@@ -15,8 +15,9 @@ from segkit.errors import UserError
 from segkit.runtime import log
 from segkit.training.parts import load_batch
 from segkit.training.patches import PatchSource
-from segkit.training.setup import TrainingTask, build_parts
+from segkit.training.setup import build_parts
 from segkit.training.step import train_step
+from segkit.training.task import TrainingTask
 
 STEPS = 2
 """The optimiser's own memory is taken in the first step, and is there in the second."""

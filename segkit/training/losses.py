@@ -8,7 +8,6 @@ a mask of its own. Nothing waits for the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -72,21 +71,6 @@ def comparison_kind(schema: LabelSchema, config: LossConfig) -> Kind:
     if schema.sigmoid:
         return "sigmoid"
     return "one_vs_rest" if config.one_vs_rest else "softmax"
-
-
-def inverse_log_weights(shares: Mapping[str, float]) -> dict[str, float]:
-    """Weigh rare targets more, but none above 51: 1 / ln(1.02 + share).
-
-    The bounded weighting of ENet (Paszke et al. 2016). What never occurs is nothing to learn from:
-    it weighs as little as the most frequent target, and 1 where nothing occurs. It does not weigh
-    0, since an output that is never trained would find it anywhere.
-
-    Args:
-        shares: Share of the annotated voxels, in 0..1, of every target.
-    """
-    weights = {name: 1 / math.log(1.02 + share) for name, share in shares.items() if share}
-    least = min(weights.values(), default=1.0)
-    return {name: weights.get(name, least) for name in shares}
 
 
 def deep_supervision_weights(outputs: int) -> list[float]:

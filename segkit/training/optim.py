@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from segkit.config import OptimizerConfig
+from segkit.precision import choose_precision
+from segkit.training.adan import Adan
+from segkit.training.muon import Muon
 
 _Parameters = list[nn.Parameter]
 
@@ -47,6 +50,21 @@ def _adam(
     )
 
 
+def _adan(
+    parameters: _Parameters, config: OptimizerConfig, *, fused: bool
+) -> torch.optim.Optimizer:
+    return Adan(parameters, **_common(config))
+
+
+def _muon(
+    parameters: _Parameters, config: OptimizerConfig, *, fused: bool
+) -> torch.optim.Optimizer:
+    """Its products need no more than half precision, where that is the faster one."""
+    reduced = choose_precision("auto", parameters[0].device).dtype != torch.float32
+    dtype = torch.bfloat16 if reduced else torch.float32
+    return Muon(parameters, dtype=dtype, **_common(config))
+
+
 def _common(config: OptimizerConfig) -> dict[str, Any]:
     return {"lr": config.learning_rate, "weight_decay": config.weight_decay}
 
@@ -55,6 +73,8 @@ _BUILDERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adam,
+    "adan": _adan,
+    "muon": _muon,
 }
 
 

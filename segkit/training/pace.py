@@ -20,8 +20,9 @@ from segkit.runtime import log
 from segkit.training.fitting import fitting_task, with_batch_size
 from segkit.training.parts import load_batch
 from segkit.training.patches import PatchSource
-from segkit.training.setup import TrainingTask, build_parts, shrink_patch
+from segkit.training.setup import build_parts
 from segkit.training.step import train_step
+from segkit.training.task import TrainingTask, shrink_patch
 
 SMALLEST_BATCH = 2
 """nnU-Net never plans fewer patches a step."""

@@ -17,9 +17,9 @@ from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
 from segkit.networks.inputs import given_classes
 from segkit.planning.plan import NetworkPlan
-from segkit.training.setup import TrainingTask
 from segkit.training.surgery import channel_mixing, with_class_channels
 from segkit.training.tailoring import Source
+from segkit.training.task import TrainingTask
 from segkit.training.transfer import Fate, transfer, unused
 from segkit.training.transfer_report import (
     describe_inputs,

@@ -11,14 +11,12 @@ from pathlib import Path
 import torch
 
 from segkit.checkpoint import load_checkpoint, save_checkpoint
-from segkit.errors import UserError, listing
+from segkit.errors import UserError
 from segkit.files import write_json
-from segkit.planning.sides import explain_sides
-from segkit.precision import choose_precision
 from segkit.runtime import StopRequested, deferred_interrupts, log
 from segkit.structs import to_mapping
 from segkit.training.clock import Clock
-from segkit.training.compiling import wants_compiling, with_compiled
+from segkit.training.compiling import with_compiled
 from segkit.training.determinism import deterministic_algorithms
 from segkit.training.hooks import (
     checkpoint_content,
@@ -30,7 +28,6 @@ from segkit.training.hooks import (
     weights_content,
 )
 from segkit.training.loop import TrainingRun, train
-from segkit.training.pace import with_pace
 from segkit.training.parts import TrainingParts
 from segkit.training.patches import PatchSource
 from segkit.training.pretrained import (
@@ -39,8 +36,10 @@ from segkit.training.pretrained import (
     initialize_from,
 )
 from segkit.training.record import RunRecord, continued_record
-from segkit.training.setup import TrainingTask, build_parts
+from segkit.training.settling import settle
+from segkit.training.setup import build_parts
 from segkit.training.state import TrainingState
+from segkit.training.task import TrainingTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ def train_fold(
     begun = continued_record(folder, task.recipe, run.budget_seconds) if run.resume else None
     budget = run.budget_seconds if begun is None else begun.budget_seconds
     with deterministic_algorithms(task.recipe.deterministic, budget_seconds=budget):
-        record = begun or _begin(task, source, run)
+        record = begun or _begun_record(task, source, run)
         settled = replace(task, recipe=record.resolved)
         parts = build_parts(settled, source, run.device)
         state = _restored(parts, folder, run) if run.resume else _fresh(parts, task, folder, run)
@@ -129,10 +128,10 @@ def _train(
     started: float,
     draw: Callable[[Path], None],
 ) -> None:
-    schedule = record.resolved.schedule
+    schedule, budget = record.resolved.schedule, record.budget_seconds
     clock = Clock(
         total_iterations=schedule.steps,
-        budget_seconds=record.budget_seconds,
+        budget_seconds=budget,
         started=started,
         spent=state.seconds,
         longest_closing=state.longest_closing,
@@ -140,16 +139,12 @@ def _train(
     hooks = (
         log_writer(folder / "log.jsonl", state),
         checkpointer(folder, parts, schedule),
-        reporter(None if record.budget_seconds else schedule.epochs),
+        reporter(None if budget else schedule.epochs),
         throttled(lambda: draw(folder), seconds=30),
     )
-    with deferred_interrupts() as check_interrupts:
+    with deferred_interrupts() as check:
         run = TrainingRun(
-            parts=parts,
-            recipe=record.resolved,
-            state=state,
-            clock=clock,
-            check_interrupts=check_interrupts,
+            parts=parts, recipe=record.resolved, state=state, clock=clock, check_interrupts=check
         )
         try:
             train(run, hooks)
@@ -157,10 +152,14 @@ def _train(
             save_checkpoint(folder / "last.pt", checkpoint_content(parts, state))
             log.warning("interrupted; go on with --resume")
             raise
+        if clock.progress(state.iteration) < 1:
+            text = "ended early: no better for %d epochs; best.pt is of epoch %s"
+            log.info(text, state.epochs_without_progress(), state.best_epoch)
         save_checkpoint(folder / "last.pt", checkpoint_content(parts, state))
         save_checkpoint(folder / "final.pt", weights_content(parts, state))
         draw(folder)
-        check_interrupts()
+        # A signal that came when all steps were taken ends what follows.
+        check()
 
 
 def check_folder(folder: Path, run: RunSettings) -> None:
@@ -181,64 +180,16 @@ def check_folder(folder: Path, run: RunSettings) -> None:
         )
 
 
-def _begin(task: TrainingTask, source: PatchSource, run: RunSettings) -> RunRecord:
+def _begun_record(task: TrainingTask, source: PatchSource, run: RunSettings) -> RunRecord:
     left = None
     if run.budget_seconds is not None:
         left = run.budget_seconds - (time.monotonic() - run.started)
-    _tell_what_is_settled(task)
-    precision = choose_precision(task.recipe.precision, run.device).name
-    settled = replace(task, recipe=replace(task.settled_recipe, precision=precision))
-    recipe = with_pace(settled, source, run.device, left).recipe
-    compiled = wants_compiling(recipe.compile, run.device, recipe.schedule.steps, left)
     return RunRecord(
         requested=task.recipe,
-        resolved=replace(recipe, compile="on" if compiled else "off"),
+        resolved=settle(task, source, run.device, left),
         budget_seconds=run.budget_seconds,
         pretrained=None if run.pretrained is None else run.pretrained.origin,
     )
-
-
-def _tell_what_is_settled(task: TrainingTask) -> None:
-    """Say what plan and data decide where the recipe leaves it open, and what is left undone."""
-    asked, loss = task.recipe.loss, task.loss
-    if asked.invalid_voxels is None and loss.invalid_voxels == "background":
-        why = "the plan predicts them like any other"
-        log.info("loss.invalid_voxels: empty voxels are trained as background, for %s", why)
-    if asked.class_weights == "auto" and isinstance(loss.class_weights, dict):
-        weights = (f"{name} {weight:.3g}" for name, weight in loss.class_weights.items())
-        log.info("loss.class_weights auto: %s", ", ".join(weights))
-        if never := [name for name, share in (task.frequencies or {}).items() if not share]:
-            text = "no training case has any %s: nothing to learn, so it weighs little in the loss"
-            log.warning(text, listing(never))
-    _tell_of_sides(task)
-    if unannotated := [case for case in task.split.train if case in task.unannotated]:
-        log.info("no voxel is annotated in %s: not drawn for training", listing(unannotated))
-    if task.fold == "all":
-        text = "fold all: the Dice during training is of cases that are trained on, as there is no "
-        log.info("%s", text + "other; it says nothing of new ones")
-        if task.recipe.schedule.early_stopping is not None:
-            log.warning(
-                "schedule.early_stopping cannot tell when training has gone on for too long"
-            )
-    if not task.recipe.schedule.validation_iterations:
-        log.info("schedule.validation_iterations is 0: without a Dice there will be no best.pt")
-
-
-def _tell_of_sides(task: TrainingTask) -> None:
-    """Say what becomes of left and right, where labels tell them apart."""
-    sides, spatial = task.patch_sides, task.spatial
-    if not sides.matter or not task.recipe.augment.mirror:
-        return
-    if sides.axis in spatial.mirror_axes and sides.apart:
-        text = "augment.mirror: axis %s runs between left and right, and is mirrored as asked for: "
-        text += "labels that say left will lie right"
-        log.warning(text, sides.axis)
-    elif sides.apart:
-        log.warning("%s", "; ".join(explain_sides(task.plan, task.schema, task.sides)))
-    elif task.swap_axis is not None:
-        text = "left and right: labels (%s) change places when axis %d of the patch is mirrored"
-        names = listing([" / ".join(pair) for pair in sides.pairs])
-        log.info(text, names, task.swap_axis)
 
 
 def _clear(folder: Path) -> None:

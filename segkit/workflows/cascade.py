@@ -24,7 +24,7 @@ from segkit.preprocessing.pipeline import CaseRecord
 from segkit.preprocessing.stage_store import StageStore
 from segkit.preprocessing.store import PreprocessedStore
 from segkit.runtime import log, resolve_device
-from segkit.training.setup import TrainingTask
+from segkit.training.task import TrainingTask
 from segkit.workflows.common import OpenDataset
 from segkit.workflows.models import Loading, load_models
 

@@ -28,7 +28,7 @@ from segkit.report.progress_png import draw_progress
 from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.training.record import read_record
 from segkit.training.run import RunSettings, check_folder, train_fold
-from segkit.training.setup import Fold, TrainingTask
+from segkit.training.task import Fold, TrainingTask
 from segkit.workflows.cascade import (
     Predictions,
     PreviousStage,

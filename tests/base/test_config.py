@@ -63,7 +63,7 @@ def test_a_file_is_a_recipe_named_after_it(tmp_path):
         ("accumulate=0", "accumulate must be at least 1"),
         ("warmup=-1", "warmup must not be negative"),
         ("warmup=2.5", "a share below 1 or a whole number of steps"),
-        ("optimizer.name=adan", "'adan' is not allowed"),
+        ("optimizer.name=adam2", "'adam2' is not allowed"),
         ("averaging.decay=1", r"decay must lie in \[0, 1\)"),
         ("early_stopping=0", "early_stopping must be at least 1"),
         ("p_noise=2", r"p_noise must lie in \[0, 1\]"),

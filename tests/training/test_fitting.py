@@ -14,7 +14,7 @@ from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, Network
 from segkit.training import fitting
 from segkit.training.fitting import fitting_task
 from segkit.training.pace import with_pace
-from segkit.training.setup import TrainingTask
+from segkit.training.task import TrainingTask
 
 CPU = torch.device("cpu")
 

@@ -15,10 +15,10 @@ from segkit.training.losses import (
     comparison_kind,
     deep_supervision_weights,
     dice_loss,
-    inverse_log_weights,
     mean_cross_entropy,
 )
 from segkit.training.targets import Target, make_target, resize_segmentation
+from segkit.training.weights import inverse_log_weights
 
 CLASSES = (LabelClass(name="a", value=7), LabelClass(name="b", value=200))
 LABELS = LabelSchema(classes=CLASSES)

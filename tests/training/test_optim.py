@@ -42,6 +42,12 @@ def test_others_have_defaults_of_their_own(settings, kind, weight_decay):
     assert group["betas"] == settings.get("betas", (0.9, 0.999))
 
 
+@pytest.mark.parametrize(("name", "rate"), [("adan", 3e-3), ("muon", 3e-3)])
+def test_those_of_our_own_have_defaults_too(name, rate):
+    (group,) = build_optimizer(scalar(), OptimizerConfig(name=name).settled()).param_groups
+    assert (group["lr"], group["weight_decay"]) == (rate, 1e-2)
+
+
 @pytest.mark.parametrize(("clip", "expected"), [(12.0, 12.0), (None, 30.0)])
 def test_the_gradient_is_clipped_where_there_is_a_limit(clip, expected):
     network = scalar()
@@ -66,7 +72,7 @@ def test_gradients_add_up_until_the_update():
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "adan", "muon"])
 def test_a_gradient_that_is_no_number_changes_nothing(name, factor):
     network = scalar()
     stepper = stepper_of(network, name=name)

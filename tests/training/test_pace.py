@@ -12,7 +12,7 @@ from segkit.dataset.splits import Split
 from segkit.training import pace
 from segkit.training.pace import ENOUGH_STEPS, adapt_optimizer, batch_size_for
 from segkit.training.parts import Batch
-from segkit.training.setup import TrainingTask
+from segkit.training.task import TrainingTask
 from tests.tiny import tiny_configuration, tiny_plan
 
 

@@ -18,7 +18,7 @@ from segkit.training.pretrained import (
     initialize_from,
     matching_outputs,
 )
-from segkit.training.setup import TrainingTask
+from segkit.training.task import TrainingTask
 
 NETWORK = NetworkPlan(
     features_per_stage=(2, 3, 4),

@@ -19,7 +19,7 @@ from segkit.runtime import StopRequested
 from segkit.training import loop, online_validation
 from segkit.training.record import read_record
 from segkit.training.run import RunSettings, train_fold
-from segkit.training.setup import TrainingTask
+from segkit.training.task import TrainingTask
 from tests.tiny import tiny_configuration, tiny_plan
 
 CLASSES = (LabelClass(name="a", value=1), LabelClass(name="b", value=2))
@@ -38,6 +38,9 @@ RECIPES = {
         *("gradient_clip=null", "averaging.decay=0.5", "sampling.foreground=probabilistic"),
     ],
     "bf16": ["precision=bf16", "loss.cross_entropy=topk", "warmup=0.5"],
+    "adan": ["optimizer.name=adan"],
+    "muon with dropout": ["optimizer.name=muon", "averaging.decay=0.9", "network.dropout=0.3"],
+    "batch norm": ["network.norm=batch", "averaging.decay=0.7"],
     "early stopping": [
         *("epochs=9", "early_stopping=1", "learning_rate=1e-12", "loss.deep_supervision=false"),
     ],

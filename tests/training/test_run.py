@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkit.config import LossConfig, Recipe, SamplingConfig, ScheduleConfig
+from segkit.config import LossConfig, OptimizerConfig, Recipe, SamplingConfig, ScheduleConfig
 from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
@@ -16,7 +16,7 @@ from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, Network
 from segkit.structs import to_mapping
 from segkit.training.record import RunRecord, read_record
 from segkit.training.run import RunSettings, train_fold
-from segkit.training.setup import TrainingTask
+from segkit.training.task import TrainingTask
 
 PLAN = Plan(
     planner="default",
@@ -147,3 +147,19 @@ def test_other_values_are_refused_by_name(tmp_path, changes, named):
     changed = replace(BEGUN, schedule=ScheduleConfig(epochs=7), sampling=sampling)
     with pytest.raises(UserError, match=f"other values of {named}\n"):
         resume(tmp_path, changed)
+
+
+def test_an_early_end_is_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="segkit")
+    task = short_task()
+    schedule = ScheduleConfig(
+        epochs=9, iterations_per_epoch=1, validation_iterations=1, early_stopping=1
+    )
+    optimizer = OptimizerConfig(learning_rate=1e-20)
+    recipe = replace(task.recipe, schedule=schedule, optimizer=optimizer)
+    run = RunSettings(device=torch.device("cpu"), started=0.0)
+    task = replace(task, recipe=recipe)
+    state = train_fold(task, Cases(), tmp_path, run, draw=lambda path: None)
+    assert state.epoch < 9
+    best = state.epoch - 1
+    assert f"ended early: no better for 1 epochs; best.pt is of epoch {best}" in caplog.text

@@ -14,8 +14,9 @@ from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
 from segkit.training.parts import load_batch
-from segkit.training.setup import TrainingTask, build_parts, shrink_patch
+from segkit.training.setup import build_parts
 from segkit.training.step import train_step
+from segkit.training.task import TrainingTask, shrink_patch
 
 STATISTICS = IntensityStatistics(
     mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
