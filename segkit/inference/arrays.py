@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -102,10 +102,20 @@ def _spacing(spacing_mm: Sequence[float] | None, planar: bool, model: Model) -> 
             fix = f"give spacing_mm={'(y, x)' if planar else '(z, y, x)'}, in mm"
             raise UserError("the spacing of the image is missing", fix=fix)
         spacing_mm = (1.0, 1.0)
-    values = tuple(float(value) for value in spacing_mm)
+    values = _numbers(spacing_mm)
     if planar and len(values) == 2:
         values = (FAR_APART * max(values), *values)
     if len(values) != 3 or not all(0 < value < np.inf for value in values):
         what = f"the spacing has to be {2 if planar else 3} positive numbers, got {spacing_mm}"
         raise UserError(what, fix="give the distances between voxel centres in mm, as (z, y, x)")
     return values
+
+
+def _numbers(given: object) -> Spacing:
+    """Return a sequence of numbers as floats; nothing where it is none (text, a single number)."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        return ()
+    try:
+        return tuple(float(value) for value in given)
+    except (TypeError, ValueError):
+        return ()

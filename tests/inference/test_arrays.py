@@ -103,7 +103,10 @@ def test_what_is_no_image_of_the_model(tmp_path, ndim, channels, transpose, imag
         image_of_array(image, model, (1, 1, 1))
 
 
-@pytest.mark.parametrize("spacing", [(1, 1), (1, 1, 1, 1), (1, 0, 1), (1, -1, 1), (1, 1, np.nan)])
+@pytest.mark.parametrize(
+    "spacing",
+    [(1, 1), (1, 1, 1, 1), (1, 0, 1), (1, -1, 1), (1, 1, np.nan), 1.0, "111", (1, 1, None)],
+)
 def test_what_is_no_spacing(tmp_path, spacing):
     with pytest.raises(UserError, match="positive numbers"):
         image_of_array(np.ones(VOLUME), make_model(tmp_path), spacing)
