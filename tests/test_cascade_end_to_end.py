@@ -203,3 +203,32 @@ def test_trained_on_all_cases(raw, copied, tmp_path, capsys):
     image = raw / "imagesTr" / "c_0000.nii.gz"
     segkit(capsys, "predict", "-i", image, "-m", model, "-o", tmp_path / "out", "--device", "cpu")
     assert read(tmp_path / "out" / "c.nii.gz").shape == (24, 22, 20)
+
+
+def test_what_would_not_end_well_is_refused_before_anything_is_trained(raw, work, trained, capsys):
+    run = ("run", raw, "-c", CASCADE, *options(work))
+    told = segkit(capsys, *run, "--overwrite", "--folds", 0, code=2).err
+    assert "--overwrite would train 3d_lowres anew, but fold_1, fold_2, fold_3, fold_4" in told
+    lowres, cascade = (
+        models(work, raw) / f"default_{name}_debug" for name in ("3d_lowres", CASCADE)
+    )
+    told = segkit(capsys, *run, "--pretrained", lowres, code=2).err
+    assert "fit 3d_lowres or 3d_cascade_fullres, not both" in told
+    for model in (lowres, cascade):
+        assert len(list(model.glob("fold_?/final.pt"))) == 5
+
+
+def test_a_low_resolution_by_name_or_carried_and_keys_without_effect(raw, copied, tmp_path, capsys):
+    lowres, cascade = (
+        models(copied, raw) / f"default_{name}_debug" for name in ("3d_lowres", CASCADE)
+    )
+    shutil.copytree(lowres, tmp_path / "mine")
+    shutil.rmtree(lowres)
+    train = ("train", raw, CASCADE, *options(copied), "--overwrite")
+    assert "is gone; going on with" in segkit(capsys, *train).err
+    shutil.rmtree(cascade)
+    told = segkit(capsys, *train, "--previous-model", tmp_path / "mine").err
+    # What is predicted already was predicted by these weights.
+    assert "predicts the" not in told
+    started = ("train", raw, "3d_lowres", *options(copied), "cascade.p_morphology=0")
+    assert "cascade.* of the recipe has no effect" in segkit(capsys, *started).err

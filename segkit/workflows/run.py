@@ -9,7 +9,8 @@ from typing import Any
 
 from segkit import options as opt
 from segkit.dataset.cases import Case
-from segkit.errors import UsageError
+from segkit.dataset.description import command
+from segkit.errors import UsageError, listing
 from segkit.evaluation.summary import Summary
 from segkit.evaluation.table import render_table
 from segkit.planning.plan import Plan
@@ -61,23 +62,42 @@ def run(options: opt.Run) -> Outcome[CrossValidation]:
     log.info("%s", "\n".join(explain(_planned(options))))
     dataset, made = open_planned(options)
     configuration = options.configuration or _best_planned(made)
+    every = tuple(str(i) for i in range(len(open_splits(dataset))))
+    options = replace(options, folds=options.folds or every)
     before = made.previous_stage(configuration) if options.previous_model is None else None
     stages = (configuration,) if before is None else (before, configuration)
-    if before is not None and options.pretrained is not None:
-        what = f"weights to begin with fit {before} or {configuration}, not both"
-        fix = "train the stages one after the other, with segkit train and --pretrained for one"
-        raise UsageError(what, where="--pretrained", fix=fix)
-    every = tuple(str(i) for i in range(len(open_splits(dataset))))
-    folds = options.folds or every
-    for fold in folds:
+    first: tuple[str, ...] = ()
+    if before is not None:
+        _check_both_stages(dataset, made, options, stages)
+        # A cascade learns from all folds of its previous stage, whichever of its own are trained.
+        first = ("all",) * ("all" in options.folds) + every * (set(options.folds) != {"all"})
+    for fold in dict.fromkeys((*first, *options.folds)):
         open_split(dataset, fold_number(fold), allow_leaks=options.allow_leaks)
     only = opt.Preprocess(**common, planner=options.planner, configurations=stages)
     log.info("%s", preprocess(only).text)
     if before is not None:
-        # A cascade learns from all folds of its previous stage, whichever of its own are trained.
-        first = ("all",) * ("all" in folds) + every * (set(folds) != {"all"})
         log.info("%s", _run_folds(dataset, made, replace(options, folds=first), before).text)
-    return _run_folds(dataset, made, replace(options, folds=folds), configuration)
+    return _run_folds(dataset, made, options, configuration)
+
+
+def _check_both_stages(
+    dataset: OpenDataset, made: Plan, options: opt.Run, stages: tuple[str, ...]
+) -> None:
+    """Refuse, before hours of training, what would not end well for both stages of a cascade."""
+    before, configuration = stages
+    if options.pretrained is not None:
+        what = f"weights to begin with fit {before} or {configuration}, not both"
+        fix = "train the stages one after the other, with segkit train and --pretrained for one"
+        raise UsageError(what, where="--pretrained", fix=fix)
+    task = make_task(dataset, made, options, configuration, options.folds[0])
+    trained = {path.parent.name for path in model_folder(dataset, task).glob("fold_*/*.pt")}
+    kept = sorted(trained - {f"fold_{fold}" for fold in options.folds} - {"fold_all"})
+    if options.overwrite and kept and set(options.folds) != {"all"}:
+        what = f"--overwrite would train {before} anew, but {listing(kept)} of {configuration} "
+        what += "learned from what is there"
+        one = command("train", dataset.description, configuration, "--fold", options.folds[0])
+        fix = f"leave --folds out to train all anew; or train a fold alone: {one} --overwrite"
+        raise UsageError(what, where="--overwrite", fix=fix)
 
 
 def _run_folds(

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from segkit import options as opt
-from segkit.config import apply_settings, load_recipe
+from segkit.config import CascadeConfig, apply_settings, load_recipe
 from segkit.dataset.cases import Case
 from segkit.dataset.label_files import LabelLayout, label_layout
 from segkit.dataset.splits import Split
@@ -54,6 +54,9 @@ def train(options: opt.Train) -> Outcome[Path]:
     task = make_task(dataset, plan, options, options.configuration, options.fold)
     if options.resume:
         task = continued_task(dataset, task, options)
+    if plan.previous_stage(task.configuration) is None and task.recipe.cascade != CascadeConfig():
+        text = "cascade.* of the recipe has no effect: %s has no previous stage"
+        log.warning(text, task.configuration)
     text = train_task(dataset, task, options, resume=options.resume)
     folder = model_folder(dataset, task) / f"fold_{task.fold}"
     if not task.recipe.final_validation:
