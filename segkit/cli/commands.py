@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[type[options.Common], str]] = {
     "plan": (options.Plan, "prepare"),
     "preprocess": (options.Preprocess, "prepare"),
     "plan_and_preprocess": (options.PlanAndPreprocess, "prepare"),
+    "preview": (options.Preview, "preview"),
     "train": (options.Train, "training"),
     "predict": (options.Predict, "prediction"),
     "postprocess": (options.Postprocess, "postprocess"),

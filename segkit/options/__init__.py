@@ -17,7 +17,7 @@ from segkit.options.interop import ExportNnunet, ImportNnunet
 from segkit.options.machine import Doctor
 from segkit.options.make import make_options
 from segkit.options.prediction import Ensemble, Evaluate, Postprocess, Predict
-from segkit.options.training import Demo, Run, Train, TrainingChoice
+from segkit.options.training import Demo, Preview, Run, Train, TrainingChoice
 
 __all__ = [
     "Common",
@@ -35,6 +35,7 @@ __all__ = [
     "Postprocess",
     "Predict",
     "Preprocess",
+    "Preview",
     "Run",
     "Splitting",
     "Train",

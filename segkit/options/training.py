@@ -84,6 +84,32 @@ class Train(TrainingChoice):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Preview(Dataset):
+    """Draw the patches that training begins with, as they are and as augmentation makes them.
+
+    The same dataset, recipe and fold give the same picture.
+    """
+
+    configuration: str = flag(help=CONFIG_HELP, metavar="CONFIG")
+    planner: str = plan_flag()
+    fold: str = flag(
+        "--fold", help="whose training patches (default 0)", default="0", type=fold, metavar="FOLD"
+    )
+    recipe: str = flag("--recipe", help=RECIPE_HELP, default="default", metavar="NAME|FILE")
+    settings: tuple[str, ...] = flag(
+        "--set", help=SET_HELP, default=(), nargs="+", action="extend", metavar="KEY=VALUE"
+    )
+    output: Path | None = flag(
+        "-o",
+        "--output",
+        help="the picture (default: previews/ in the dataset's part of the work folder)",
+        type=Path,
+        metavar="FILE.png",
+    )
+    patches: int = flag("--patches", help="how many (default 6)", default=6, type=int, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run(TrainingChoice, Splitting):
     """Everything in one go: validate, plan, preprocess, train all folds, cross-validate.
 

@@ -39,12 +39,20 @@ def legend(schema: LabelSchema) -> list[tuple[str, Colour]]:
     return [*named, ("ignored", IGNORED_COLOUR), ("invalid", INVALID_COLOUR)]
 
 
-def grey(plane: np.ndarray) -> np.ndarray:
-    """Turn intensities (Y, X) into grey (Y, X, 3) in 0..1, from the 1st to the 99th percentile.
-
-    A constant image is black.
-    """
+def window(plane: np.ndarray) -> tuple[float, float]:
+    """Return the intensities shown as black and as white: the 1st and the 99th percentile."""
     low, high = np.percentile(plane, _WINDOW)
+    return float(low), float(high)
+
+
+def grey(plane: np.ndarray, shown: tuple[float, float] | None = None) -> np.ndarray:
+    """Turn intensities (Y, X) into grey (Y, X, 3) in 0..1.
+
+    Args:
+        plane: Intensities. A constant image is black.
+        shown: What is black and what is white; None takes the plane's :func:`window`.
+    """
+    low, high = window(plane) if shown is None else shown
     spread = high - low
     shade = np.clip((plane - low) / spread, 0, 1) if spread > 0 else np.zeros(plane.shape)
     return np.repeat(shade[..., None], 3, axis=-1)
@@ -74,6 +82,17 @@ def blend(
         covered = mark & (count[..., 0] == 0)
         result[covered] = (1 - strength) * picture[covered] + strength * np.array(colour)
     return result
+
+
+def outline(picture: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
+    """Paint the voxels of a mask (Y, X) that touch others by an edge, in place."""
+    inner = mask.copy()
+    for axis in (0, 1):
+        for step in (1, -1):
+            inner &= np.roll(mask, step, axis)
+    # What reaches the border of the picture is left open there, as it goes on behind it.
+    inner[[0, -1]], inner[:, [0, -1]] = mask[[0, -1]], mask[:, [0, -1]]
+    picture[mask & ~inner] = colour
 
 
 def busiest_slice(indices: np.ndarray, schema: LabelSchema, axis: int) -> int:

@@ -44,7 +44,6 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
             classes that do not exist or whose frequencies are unknown.
     """
     _check_patch_size(task)
-    _check_channel_dropout(task)
     recipe, configured, loss = task.settled_recipe, task.configured, task.loss
     precision = choose_precision(recipe.precision, device)
     network = _build_network(task, precision, device)
@@ -64,7 +63,7 @@ def build_parts(task: TrainingTask, source: PatchSource, device: torch.device) -
         invalid_voxels=loss.invalid_voxels,
         augment=_augment(task),
         arrange=_arrange(task),
-        train_loader=_loader(task, source, task.split.train, TRAINING_STREAM),
+        train_loader=training_loader(task, source),
         validation_loader=_loader(task, source, task.split.val, VALIDATION_STREAM),
         device=device,
         precision=precision,
@@ -99,6 +98,11 @@ def _average(network: nn.Module, averaging: AveragingConfig) -> WeightAverage | 
     return None if averaging.decay is None else WeightAverage(network, averaging.decay)
 
 
+def training_loader(task: TrainingTask, source: PatchSource) -> PatchLoader:
+    """Return what draws the patches that a fold is trained on."""
+    return _loader(task, source, task.split.train, TRAINING_STREAM)
+
+
 def _loader(
     task: TrainingTask, source: PatchSource, cases: tuple[str, ...], stream: int
 ) -> PatchLoader:
@@ -121,19 +125,28 @@ def _loader(
 
 
 def _augment(task: TrainingTask) -> Augment:
-    recipe, masked = task.recipe, task.configured.normalize_inside_mask
-    maps = task.schema.seg_channels
-    augment = Augmenter(
-        recipe.augment,
-        task.spatial,
-        masked,
-        reference_maps=maps,
-        swap=_label_swap(task),
-        extras=tuple(load_extra(one, task.schema.ignore_index) for one in recipe.augment.extra),
-    )
+    augment = build_augmenter(task)
     if not _is_cascade(task):
         return augment
-    return CascadeAugmenter(augment=augment, schema=task.schema, config=recipe.cascade)
+    return CascadeAugmenter(augment=augment, schema=task.schema, config=task.recipe.cascade)
+
+
+def build_augmenter(task: TrainingTask) -> Augmenter:
+    """Build the transforms of images and labels, without what becomes of a previous stage's.
+
+    Raises:
+        UserError: a transform from outside that cannot be made, or settings that fit no patch.
+    """
+    _check_channel_dropout(task)
+    config, ignored = task.recipe.augment, task.schema.ignore_index
+    return Augmenter(
+        config,
+        task.spatial,
+        task.configured.normalize_inside_mask,
+        reference_maps=task.schema.seg_channels,
+        swap=_label_swap(task),
+        extras=tuple(load_extra(one, ignored) for one in config.extra),
+    )
 
 
 def _label_swap(task: TrainingTask) -> LabelSwap | None:

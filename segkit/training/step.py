@@ -41,7 +41,7 @@ def _batch_loss(parts: TrainingParts, batch: Batch, number: int) -> Tensor | Non
 
     It is read between forward and backward pass, when a device has most of a step ahead of it.
     """
-    generator = _generator([*parts.train_loader.settings.seed, number])
+    generator = batch_generator([*parts.train_loader.settings.seed, number])
     image, seg = parts.augment(batch.image, batch.seg, generator)
     reduced = parts.precision.dtype != torch.float32
     for exact in (False, True) if reduced else (False,):
@@ -53,7 +53,7 @@ def _batch_loss(parts: TrainingParts, batch: Batch, number: int) -> Tensor | Non
     return None
 
 
-def _generator(seed: list[int]) -> torch.Generator:
+def batch_generator(seed: Sequence[int]) -> torch.Generator:
     """Seed from several integers, so that every batch has random numbers of its own."""
     state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
