@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from scipy import ndimage
+from tiny import tiny_configuration, tiny_plan
 
 from segkit.config import AugmentConfig, CascadeConfig
 from segkit.dataset.cases import training_cases
@@ -15,7 +16,6 @@ from segkit.dataset.description import load_description
 from segkit.dataset.image_io import read_image, read_labels, write_labels
 from segkit.dataset.label_files import read_annotation, read_label_map, write_label_map
 from segkit.inference.export import logits_to_segmentation
-from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
 from segkit.preprocessing.locations import find_locations
 from segkit.preprocessing.pipeline import preprocess_case
 from segkit.training.augment import (
@@ -31,35 +31,12 @@ BRATS = "Dataset110_BraTS2015"
 
 
 def make_plan(spacing_mm, channels):
-    statistics = IntensityStatistics(
-        mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
-    )
-    network = NetworkPlan(
-        features_per_stage=(2,),
-        strides=((1, 1, 1),),
-        kernel_sizes=((3, 3, 3),),
-        convs_per_stage=(1,),
-        convs_per_decoder_stage=(),
-    )
-    configuration = ConfigurationPlan(
+    configuration = tiny_configuration(
+        channels=channels,
         spacing_mm=tuple(spacing_mm),
-        patch_size=(4, 4, 4),
-        batch_size=2,
-        median_shape=(4.0, 4.0, 4.0),
-        normalization=("zscore",) * channels,
         normalize_inside_mask=(True,) * channels,
-        batch_dice=False,
-        network=network,
     )
-    return Plan(
-        planner="default",
-        dataset="Dataset001_Toy",
-        channel_names=tuple(map(str, range(channels))),
-        transpose_forward=(0, 1, 2),
-        orientation=None,
-        intensities=(statistics,) * channels,
-        configurations={"it": configuration},
-    )
+    return tiny_plan(configuration, tuple(map(str, range(channels))))
 
 
 def preprocessed(case, description):
@@ -67,7 +44,7 @@ def preprocessed(case, description):
     labels = read_annotation(case, description.labels, description.reader).array
     plan = make_plan(volume.geometry.spacing_mm, len(volume.array))
     ignore = description.labels.ignore_index
-    return preprocess_case(volume, labels, plan, "it", ignore_index=ignore)
+    return preprocess_case(volume, labels, plan, "3d_fullres", ignore_index=ignore)
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -263,7 +240,7 @@ def stages(folder, schema, raw):
     write_labels(path, raw, volume.geometry)
     labels = read_label_map(path, schema).array
     plan = make_plan((1.0, 0.8, 1.5), 1)
-    case = preprocess_case(volume, labels, plan, "it", ignore_index=schema.ignore_index)
+    case = preprocess_case(volume, labels, plan, "3d_fullres", ignore_index=schema.ignore_index)
     names = schema.output_names
     shape = case.seg.shape[1:]
     logits = np.stack([np.random.default_rng(list(n.encode())).normal(size=shape) for n in names])

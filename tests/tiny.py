@@ -22,7 +22,7 @@ CONTENT = {
 }
 
 
-def tiny_network(ndim=3, stages=1, **changes):
+def tiny_network(ndim=3, stages=2, **changes):
     """Return a plain U-Net that halves every axis from stage to stage."""
     network = NetworkPlan(
         features_per_stage=tuple(2 * (i + 1) for i in range(stages)),
@@ -34,7 +34,7 @@ def tiny_network(ndim=3, stages=1, **changes):
     return replace(network, **changes)
 
 
-def tiny_configuration(ndim=3, channels=1, stages=1, **changes):
+def tiny_configuration(ndim=3, channels=1, stages=2, **changes):
     """Return a configuration of voxels of 1 mm and patches of 8 of them an axis."""
     configuration = ConfigurationPlan(
         spacing_mm=(1.0,) * ndim,

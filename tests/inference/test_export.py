@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_configuration, tiny_plan
 
 from segkit.dataset.labels import LabelClass, LabelSchema, Region
 from segkit.dataset.orientation import reorient
 from segkit.errors import UserError
 from segkit.inference import export
 from segkit.inference.export import logits_to_segmentation, probabilities, save_probabilities
-from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
+from segkit.planning.plan import Plan
 from segkit.preprocessing.pipeline import CaseRecord, preprocess_case
 from segkit.preprocessing.resample import resample_image
 from segkit.types import Geometry, Volume
@@ -66,35 +67,8 @@ def record(shape, resampled=None, *, spacing_mm=(1.0, 1.0, 1.0), crop=None) -> C
 
 
 def make_plan(transpose, orientation, spacing_mm) -> Plan:
-    statistics = IntensityStatistics(
-        mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
-    )
-    network = NetworkPlan(
-        features_per_stage=(4,),
-        strides=((1, 1, 1),),
-        kernel_sizes=((3, 3, 3),),
-        convs_per_stage=(2,),
-        convs_per_decoder_stage=(),
-    )
-    configuration = ConfigurationPlan(
-        spacing_mm=spacing_mm,
-        patch_size=(4, 4, 4),
-        batch_size=2,
-        median_shape=(4.0, 4.0, 4.0),
-        normalization=("none",),
-        normalize_inside_mask=(False,),
-        batch_dice=False,
-        network=network,
-    )
-    return Plan(
-        planner="default",
-        dataset="Dataset001_Toy",
-        channel_names=("ct",),
-        transpose_forward=transpose,
-        orientation=orientation,
-        intensities=(statistics,),
-        configurations={"3d_fullres": configuration},
-    )
+    configuration = tiny_configuration(spacing_mm=spacing_mm, normalization=("none",))
+    return tiny_plan(configuration, ("ct",), transpose_forward=transpose, orientation=orientation)
 
 
 @pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_configuration, tiny_plan
 
 from segkit.dataset.cases import Case
 from segkit.dataset.description import load_description
@@ -25,13 +26,7 @@ from segkit.inference.case import CasePredictor, invalid_when_resampled
 from segkit.inference.export import logits_to_segmentation
 from segkit.inference.model import Model, ModelSettings, load_model, save_model
 from segkit.inference.predictor import PredictionSettings
-from segkit.planning.plan import (
-    ConfigurationPlan,
-    IntensityStatistics,
-    NetworkPlan,
-    Plan,
-    planned_description,
-)
+from segkit.planning.plan import planned_description
 from segkit.preprocessing.pipeline import preprocess_case
 from segkit.types import Geometry, Volume
 
@@ -59,35 +54,10 @@ def describe(folder, content):
 
 
 def make_plan(transpose=(0, 1, 2), orientation=None, spacing_mm=GEOMETRY.spacing_mm):
-    statistics = IntensityStatistics(
-        mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
+    configuration = tiny_configuration(
+        spacing_mm=tuple(spacing_mm), patch_size=(4, 4, 4), normalize_inside_mask=(True,)
     )
-    network = NetworkPlan(
-        features_per_stage=(2, 2),
-        strides=((1, 1, 1), (2, 2, 2)),
-        kernel_sizes=((3, 3, 3),) * 2,
-        convs_per_stage=(1, 1),
-        convs_per_decoder_stage=(1,),
-    )
-    configuration = ConfigurationPlan(
-        spacing_mm=tuple(spacing_mm),
-        patch_size=(4, 4, 4),
-        batch_size=2,
-        median_shape=(4.0, 4.0, 4.0),
-        normalization=("zscore",),
-        normalize_inside_mask=(True,),
-        batch_dice=False,
-        network=network,
-    )
-    return Plan(
-        planner="default",
-        dataset="Dataset001_Toy",
-        channel_names=("MR",),
-        transpose_forward=transpose,
-        orientation=orientation,
-        intensities=(statistics,),
-        configurations={"3d_fullres": configuration},
-    )
+    return tiny_plan(configuration, transpose_forward=transpose, orientation=orientation)
 
 
 def make_settings(layout):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import tiny_configuration, tiny_network, tiny_plan
 
 from segkit.checkpoint import save_checkpoint
 from segkit.dataset.description import describe, load_description
@@ -19,37 +20,10 @@ from segkit.inference.model import (
 )
 from segkit.networks.build import build_network
 from segkit.networks.own import allow_code
-from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
 
-STATISTICS = IntensityStatistics(
-    mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
-)
-NETWORK = NetworkPlan(
-    features_per_stage=(2, 4),
-    strides=((1, 1), (2, 2)),
-    kernel_sizes=((3, 3), (3, 3)),
-    convs_per_stage=(1, 1),
-    convs_per_decoder_stage=(1,),
-)
-CONFIGURATION = ConfigurationPlan(
-    spacing_mm=(1.0, 1.0),
-    patch_size=(8, 8),
-    batch_size=2,
-    median_shape=(8.0, 8.0),
-    normalization=("zscore",),
-    normalize_inside_mask=(False,),
-    batch_dice=True,
-    network=NETWORK,
-)
-PLAN = Plan(
-    planner="default",
-    dataset="Dataset001_Toy",
-    channel_names=("MR",),
-    transpose_forward=(0, 1, 2),
-    orientation=None,
-    intensities=(STATISTICS,),
-    configurations={"2d": CONFIGURATION},
-)
+NETWORK = tiny_network(ndim=2)
+CONFIGURATION = tiny_configuration(ndim=2, batch_dice=True, network=NETWORK)
+PLAN = tiny_plan(CONFIGURATION)
 OTHER_PLAN = replace(PLAN, channel_names=("CT",))
 SETTINGS = ModelSettings(configuration="2d", recipe="default", patch_size=(8, 8), mirror_axes=(0,))
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import tiny_configuration, tiny_network, tiny_plan
 
 from segkit.config import LossConfig, Recipe
 from segkit.dataset.labels import LabelClass, LabelSchema, Region
@@ -11,7 +12,6 @@ from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.networks.build import build_network
 from segkit.networks.unet import HEADS
-from segkit.planning.plan import ConfigurationPlan, NetworkPlan, Plan
 from segkit.training.pretrained import (
     Origin,
     Pretrained,
@@ -20,13 +20,7 @@ from segkit.training.pretrained import (
 )
 from segkit.training.task import TrainingTask
 
-NETWORK = NetworkPlan(
-    features_per_stage=(2, 3, 4),
-    strides=((1, 1), (2, 2), (2, 2)),
-    kernel_sizes=((3, 3),) * 3,
-    convs_per_stage=(1, 1, 1),
-    convs_per_decoder_stage=(1, 1),
-)
+NETWORK = tiny_network(ndim=2, stages=3, features_per_stage=(2, 3, 4))
 
 
 def labels(*names, ignore=(), **options):
@@ -47,25 +41,8 @@ def network(schema, channels=1, plan=NETWORK, seed=0):
 
 
 def task(schema, channels=("MR",), invalid_voxels="masked"):
-    configuration = ConfigurationPlan(
-        spacing_mm=(1.0, 1.0),
-        patch_size=(8, 8),
-        batch_size=2,
-        median_shape=(8.0, 8.0),
-        normalization=("zscore",),
-        normalize_inside_mask=(False,),
-        batch_dice=True,
-        network=NETWORK,
-    )
-    plan = Plan(
-        planner="default",
-        dataset="Dataset001_Toy",
-        channel_names=channels,
-        transpose_forward=(0, 1, 2),
-        orientation=None,
-        intensities=(),
-        configurations={"2d": configuration},
-    )
+    configuration = tiny_configuration(ndim=2, batch_dice=True, network=NETWORK)
+    plan = tiny_plan(configuration, channels, intensities=())
     return TrainingTask(
         plan=plan,
         configuration="2d",

@@ -6,54 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_configuration, tiny_plan
 
 from segkit.config import LossConfig, OptimizerConfig, Recipe, SamplingConfig, ScheduleConfig
 from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
 from segkit.files import write_json
-from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
 from segkit.structs import to_mapping
 from segkit.training.record import RunRecord, read_record
 from segkit.training.run import RunSettings, train_fold
 from segkit.training.task import TrainingTask
 
-PLAN = Plan(
-    planner="default",
-    dataset="Dataset001_Toy",
-    channel_names=("MR",),
-    transpose_forward=(0, 1, 2),
-    orientation=None,
-    intensities=(
-        IntensityStatistics(
-            mean=0.0,
-            median=0.0,
-            std=1.0,
-            min=0.0,
-            max=1.0,
-            percentile_00_5=0.0,
-            percentile_99_5=1.0,
-        ),
-    ),
-    configurations={
-        "3d_fullres": ConfigurationPlan(
-            spacing_mm=(1.0, 1.0, 1.0),
-            patch_size=(8, 8, 8),
-            batch_size=2,
-            median_shape=(16.0, 16.0, 16.0),
-            normalization=("zscore",),
-            normalize_inside_mask=(False,),
-            batch_dice=True,
-            network=NetworkPlan(
-                features_per_stage=(2, 4),
-                strides=((1, 1, 1), (2, 2, 2)),
-                kernel_sizes=((3, 3, 3), (3, 3, 3)),
-                convs_per_stage=(1, 1),
-                convs_per_decoder_stage=(1,),
-            ),
-        )
-    },
-)
+PLAN = tiny_plan(tiny_configuration(median_shape=(16.0, 16.0, 16.0), batch_dice=True))
 BEGUN = Recipe(sampling=SamplingConfig(class_weights={"a": 2.0}, case_weights={"x": 2.0}))
 
 

@@ -6,48 +6,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_configuration, tiny_network, tiny_plan
 
 from segkit.config import AugmentConfig, LossConfig, OptimizerConfig, Recipe, SamplingConfig
 from segkit.dataset.labels import LabelClass, LabelSchema
 from segkit.dataset.sides import Sides
 from segkit.dataset.splits import Split
 from segkit.errors import UserError
-from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, NetworkPlan, Plan
 from segkit.training.parts import load_batch
 from segkit.training.setup import build_parts
 from segkit.training.step import train_step
 from segkit.training.task import TrainingTask, shrink_patch
 
-STATISTICS = IntensityStatistics(
-    mean=0.0, median=0.0, std=1.0, min=0.0, max=1.0, percentile_00_5=0.0, percentile_99_5=1.0
+NETWORK = tiny_network(
+    stages=3,
+    features_per_stage=(2, 4, 4),
+    strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+    kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
 )
-CONFIGURATION = ConfigurationPlan(
-    spacing_mm=(1.0, 1.0, 1.0),
+CONFIGURATION = tiny_configuration(
     patch_size=(16, 16, 16),
     batch_size=3,
     median_shape=(16.0, 16.0, 16.0),
-    normalization=("zscore",),
-    normalize_inside_mask=(False,),
     batch_dice=True,
-    network=NetworkPlan(
-        features_per_stage=(2, 4, 4),
-        strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
-        kernel_sizes=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
-        convs_per_stage=(1, 1, 1),
-        convs_per_decoder_stage=(1, 1),
-    ),
+    network=NETWORK,
 )
-PLAN = Plan(
-    planner="default",
-    dataset="Dataset001_Toy",
-    channel_names=("MR",),
-    transpose_forward=(0, 1, 2),
-    orientation=None,
-    intensities=(STATISTICS,),
-    configurations={"3d_fullres": CONFIGURATION},
-)
-
-
+PLAN = tiny_plan(CONFIGURATION)
 SCHEMA = LabelSchema(classes=(LabelClass(name="a", value=1),))
 STRUCTURES = LabelSchema(
     classes=(LabelClass(name="b", value=1), LabelClass(name="c", value=2)), overlapping=True

@@ -18,8 +18,8 @@ CASES = ("x", "y", "z")
 @pytest.fixture
 def models(tmp_path):
     """Three models of one task: two spacings and axis orders, and a 2D one."""
-    coarse = tiny_configuration(stages=2, spacing_mm=(2.5, 1.7, 1.1))
-    flat = tiny_configuration(2, stages=2, network=tiny_network(2, 2))
+    coarse = tiny_configuration(spacing_mm=(2.5, 1.7, 1.1))
+    flat = tiny_configuration(2, network=tiny_network(2, 2))
     plans = {
         "fine": tiny_plan(tiny_configuration(stages=2), orientation="LPS"),
         "coarse": tiny_plan(coarse, transpose_forward=(1, 2, 0), orientation="RAS"),

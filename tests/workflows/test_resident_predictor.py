@@ -38,7 +38,7 @@ def noise(*shape, seed=0):
 
 @pytest.fixture
 def plan():
-    return tiny_plan(tiny_configuration(channels=2, stages=2), ("T1", "T2"), orientation="LPS")
+    return tiny_plan(tiny_configuration(channels=2), ("T1", "T2"), orientation="LPS")
 
 
 def by_command_line(folder, model, channels, *options, geometry=None):
@@ -124,7 +124,7 @@ def test_arrays_in_another_orientation_come_back_in_it(tmp_path, plan):
 
 
 def test_planes(tmp_path):
-    plan = tiny_plan(tiny_configuration(2, stages=2))
+    plan = tiny_plan(tiny_configuration(2))
     model = write_model(tmp_path / "model", plan, mirror_axes=(0, 1), file_ending=".png")
     plane = np.random.default_rng(0).integers(0, 255, SHAPE[1:]).astype(np.uint8)
     write_labels(tmp_path / "in/x_0000.png", plane[None], Geometry(spacing_mm=(999.0, 1.0, 1.0)))
