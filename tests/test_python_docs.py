@@ -115,7 +115,7 @@ def test_the_functions_return_what_the_commands_make(inside):
     result = segkit.run(
         "Dataset004_Hippocampus",
         workdir="other",
-        configuration="2d",
+        configurations="2d",
         recipe="debug",
         folds=[0],
         settings=["sampling.patch_size=[32,32]"],

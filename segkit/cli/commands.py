@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[type[options.Common], str]] = {
     "plan_and_preprocess": (options.PlanAndPreprocess, "prepare"),
     "preview": (options.Preview, "preview"),
     "train": (options.Train, "training"),
+    "crossval": (options.Crossval, "crossval"),
     "predict": (options.Predict, "prediction"),
     "postprocess": (options.Postprocess, "postprocess"),
     "ensemble": (options.Ensemble, "ensemble"),

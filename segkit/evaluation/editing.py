@@ -72,7 +72,9 @@ class LabelEditor:
 
         if (found := self.mask(target)) is None:
             return None
-        numbers, _ = ndimage.label(found[1], _NEIGHBOURS)
+        numbers, count = ndimage.label(found[1], _NEIGHBOURS)
+        if count == 0:  # all of it was removed before
+            return None
         sizes = np.bincount(numbers.ravel())
         sizes[0] = 0
         return Pieces(box=found[0], numbers=numbers, sizes=sizes)

@@ -37,6 +37,8 @@ class Writing:
     """Also write a DICOM Segmentation object, CASE.dcm, for images that are DICOM series."""
     keep_done: bool = False
     """Leave alone what the same models predicted from the same images before."""
+    any_precision: bool = False
+    """Even where they did so in another number format or engine."""
     part: Part | None = None
     """Where several runs share the cases: which of them are predicted here."""
 
@@ -153,13 +155,14 @@ def predict_cases(
     if writing.dicom_seg:
         _check_series([case for case in cases if case.id not in given.faults])
     if writing.keep_done:
-        before = predicted_cases(output, work.source)
+        before = predicted_cases(output, work.source, any_precision=writing.any_precision)
         cases = tuple(case for case in cases if not _is_done(case, before, targets, writing))
         text = "%d of %d cases are predicted already, and kept"
         log.info(text, len(paths) - len(cases), len(paths))
     with failures_told(output):
         output.mkdir(parents=True, exist_ok=True)
-    with open_record(output, work.source, writing.part) as record:
+    opened = open_record(output, work.source, writing.part, any_precision=writing.any_precision)
+    with opened as record:
         stages = _stages(work, given.faults, targets, record, writing)
         gather(overlapped(cases, stages, _case_id), cases, "predict", _case_id)
     return Written(paths=paths, kept=len(paths) - len(cases))

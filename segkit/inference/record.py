@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,17 @@ class PredictionSource:
         members = [{**to_mapping(member), "model": None} for member in self.members]
         return content_hash({**to_mapping(self), "members": members})
 
+    def is_like(self, other: PredictionSource, *, any_precision: bool = False) -> bool:
+        """Whether predictions of the other may stand for those of this one.
+
+        Args:
+            other: What made them.
+            any_precision: In whatever number format and engine.
+        """
+        if any_precision:
+            other = replace(other, precision=self.precision, engine=self.engine)
+        return self.hash() == other.hash()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictionRecord:
@@ -97,7 +108,9 @@ def read_record(path: Path) -> PredictionRecord:
     return from_mapping(PredictionRecord, own, source=path)
 
 
-def predicted_cases(folder: Path, source: PredictionSource) -> dict[str, str]:
+def predicted_cases(
+    folder: Path, source: PredictionSource, *, any_precision: bool = False
+) -> dict[str, str]:
     """Return case -> hash of its images, of all that this source predicted into a folder.
 
     Records that cannot be read count for nothing, which is told.
@@ -109,20 +122,25 @@ def predicted_cases(folder: Path, source: PredictionSource) -> dict[str, str]:
         except UserError as error:
             log.warning("%s: not used: %s", path, error.what)
             continue
-        if record.source.hash() == source.hash():
+        if source.is_like(record.source, any_precision=any_precision):
             found |= record.cases
     return found
 
 
 def open_record(
-    folder: Path, source: PredictionSource, part: tuple[int, int] | None = None
+    folder: Path,
+    source: PredictionSource,
+    part: tuple[int, int] | None = None,
+    *,
+    any_precision: bool = False,
 ) -> RecordKeeper:
     """Begin to predict into a folder, where what the same source made before still holds.
 
     Records of other sources are deleted: their predictions are about to be replaced, and what is
     left of them cannot be told from the new ones.
     """
-    path, kept = record_path(folder, part), predicted_cases(folder, source)
+    path = record_path(folder, part)
+    kept = predicted_cases(folder, source, any_precision=any_precision)
     for other in find_records(folder):
         if part is None or not _is_by(other, source):
             other.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 A field is a flag: its metadata is what ``argparse`` is told. Nothing heavy is imported here.
 """
 
+from segkit.options.after_training import Crossval
 from segkit.options.common import Common, Dataset, duration, fold
 from segkit.options.data import (
     Convert,
@@ -22,6 +23,7 @@ from segkit.options.training import Demo, Preview, Run, Train, TrainingChoice
 __all__ = [
     "Common",
     "Convert",
+    "Crossval",
     "Dataset",
     "Demo",
     "Doctor",

@@ -32,6 +32,17 @@ def plan_flag() -> Any:
     return flag("--planner", "--plan-name", help=PLAN_HELP, default="default", metavar="NAME")
 
 
+def allow_code_flag() -> Any:
+    """Describe which code of others may be run."""
+    return flag(
+        "--allow-code",
+        help="import paths of networks that may be run although they are not segkit's own code",
+        nargs="+",
+        default=(),
+        metavar="PACKAGE.MODULE:CLASS",
+    )
+
+
 def number_or_word(text: str) -> float | str:
     """Read a number; anything else is a word."""
     try:

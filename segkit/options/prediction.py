@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.options.common import CONFIG_HELP, DATASET_HELP, Common, flag, fold, plan_flag
+from segkit.options.common import (
+    CONFIG_HELP,
+    DATASET_HELP,
+    Common,
+    allow_code_flag,
+    flag,
+    fold,
+    plan_flag,
+)
 from segkit.precision import PrecisionName
 
 
@@ -87,13 +95,7 @@ class Predict(Common):
         type=Path,
         metavar="DIR",
     )
-    allow_code: tuple[str, ...] = flag(
-        "--allow-code",
-        help="import paths of networks that may be run although they are not segkit's own code",
-        nargs="+",
-        default=(),
-        metavar="PACKAGE.MODULE:CLASS",
-    )
+    allow_code: tuple[str, ...] = allow_code_flag()
     save_probabilities: bool = flag(
         "--save-probabilities",
         help="also write CASE.npz with the probabilities",

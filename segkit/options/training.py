@@ -14,10 +14,12 @@ from segkit.options.common import (
     Dataset,
     duration,
     flag,
-    fold,
     min_cases_flag,
     plan_flag,
     workdir_flag,
+)
+from segkit.options.common import (
+    fold as a_fold,
 )
 from segkit.options.data import Splitting
 
@@ -70,15 +72,29 @@ class TrainingChoice(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class Train(TrainingChoice):
-    """Train one fold of one configuration."""
+    """Train one fold of one configuration, or several."""
 
     configuration: str = flag(help=CONFIG_HELP, metavar="CONFIG")
-    fold: str = flag(
+    fold: str | None = flag(
         "--fold",
-        help="0 to 4, or all; beyond: a random 80:20 split (default 0)",
-        default="0",
-        type=fold,
+        help="0 to 4, or all: one model of all cases; beyond: a random 80:20 split (default 0)",
+        type=a_fold,
         metavar="FOLD",
+    )
+    folds: tuple[str, ...] = flag(
+        "--folds",
+        help="several folds, or all: every one of them; each in a process of its own",
+        nargs="+",
+        default=(),
+        type=a_fold,
+        metavar="FOLD",
+    )
+    devices: tuple[str, ...] = flag(
+        "--devices",
+        help="with --folds: train on these at once, a fold on each, e.g. cuda:0 cuda:1",
+        nargs="+",
+        default=(),
+        metavar="DEVICE",
     )
     resume: bool = flag("--resume", help="go on from last.pt", default=False, action="store_true")
 
@@ -93,7 +109,11 @@ class Preview(Dataset):
     configuration: str = flag(help=CONFIG_HELP, metavar="CONFIG")
     planner: str = plan_flag()
     fold: str = flag(
-        "--fold", help="whose training patches (default 0)", default="0", type=fold, metavar="FOLD"
+        "--fold",
+        help="whose training patches (default 0)",
+        default="0",
+        type=a_fold,
+        metavar="FOLD",
     )
     recipe: str = flag("--recipe", help=RECIPE_HELP, default="default", metavar="NAME|FILE")
     settings: tuple[str, ...] = flag(
@@ -116,14 +136,30 @@ class Run(TrainingChoice, Splitting):
     Folds that are trained already are kept; one that was interrupted goes on.
     """
 
-    configuration: str | None = flag(
+    configurations: tuple[str, ...] = flag(
         "-c",
-        "--configuration",
-        help="a planned configuration (default: 3d_fullres where there is one)",
+        "--configurations",
+        help="planned configurations, of several the best is found (default: 3d_fullres where "
+        "there is one)",
+        nargs="+",
+        default=(),
         metavar="CONFIG",
     )
+    fold: str | None = flag(
+        "--fold",
+        help="all: one model of all cases, without a cross-validation; or a single fold",
+        type=a_fold,
+        metavar="FOLD",
+    )
     folds: tuple[str, ...] = flag(
-        "--folds", help="folds to train (default: all)", nargs="+", default=(), type=fold
+        "--folds", help="folds to train (default: all of them)", nargs="+", default=(), type=a_fold
+    )
+    devices: tuple[str, ...] = flag(
+        "--devices",
+        help="train on these at once, a fold on each, e.g. cuda:0 cuda:1",
+        nargs="+",
+        default=(),
+        metavar="DEVICE",
     )
     min_cases: int | None = min_cases_flag(default=None)
     time_budget: float | None = flag(

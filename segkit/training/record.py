@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from segkit.config import Recipe
 from segkit.errors import UserError
-from segkit.files import read_json
+from segkit.files import content_hash, read_json
 from segkit.structs import from_mapping, to_mapping
 from segkit.training.pretrained import Origin
 
@@ -24,6 +25,13 @@ class RunRecord:
     """With all that was settled when the run began, such as batch size and learning rate."""
     budget_seconds: float | None
     pretrained: Origin | None = None
+    trained_on: str | None = None
+    """Hash of the cases; None where it was not recorded."""
+
+
+def hash_of_cases(cases: Sequence[str]) -> str:
+    """Hash the ids of the cases a fold is trained on."""
+    return content_hash(sorted(cases))
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -35,7 +35,7 @@ from segkit.training.pretrained import (
     Pretrained,
     initialize_from,
 )
-from segkit.training.record import RunRecord, continued_record
+from segkit.training.record import RunRecord, continued_record, hash_of_cases
 from segkit.training.settling import settle
 from segkit.training.setup import build_parts
 from segkit.training.state import TrainingState
@@ -189,12 +189,14 @@ def _begun_record(task: TrainingTask, source: PatchSource, run: RunSettings) -> 
         resolved=settle(task, source, run.device, left),
         budget_seconds=run.budget_seconds,
         pretrained=None if run.pretrained is None else run.pretrained.origin,
+        trained_on=hash_of_cases(task.split.train),
     )
 
 
 def _clear(folder: Path) -> None:
     """Delete what an earlier training left, now that the new one is about to begin."""
-    shutil.rmtree(folder / "validation", ignore_errors=True)
+    for predicted in folder.glob("validation*"):
+        shutil.rmtree(predicted, ignore_errors=True)
     made = ("final.pt", "best.pt", "last.pt", "log.jsonl", "progress.png", PRETRAINED_FILE)
     for name in made:
         (folder / name).unlink(missing_ok=True)

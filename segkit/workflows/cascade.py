@@ -20,6 +20,7 @@ from segkit.inference.case import CasePredictor
 from segkit.inference.model import PREVIOUS_STAGE, Model, load_model
 from segkit.inference.next_stage import predict_for_next
 from segkit.inference.previous import check_stages
+from segkit.preprocessing.dataset import open_fresh
 from segkit.preprocessing.pipeline import CaseRecord
 from segkit.preprocessing.stage_store import StageStore
 from segkit.preprocessing.store import PreprocessedStore
@@ -126,7 +127,7 @@ def _how_to_train(
     same = ["-w", str(options.workdir), "--recipe", options.recipe]
     same += ["--planner", options.planner] if options.planner != "default" else []
     same += ["--set", *options.all_settings] if options.all_settings else []
-    folds = ("--folds", "all") if task.fold == "all" else ()
+    folds = ("--fold", "all") if task.fold == "all" else ()
     one = command("train", dataset.description, before.name, "--fold", missing[0], *same)
     likewise = f" (and --fold {', '.join(missing[1:])})" if missing[1:] else ""
     everything = command("run", dataset.description, "-c", task.configuration, *folds, *same)
@@ -237,3 +238,14 @@ def _made_from(model: Model, fold: str, store: PreprocessedStore, case_id: str) 
     assert source is not None, case_id
     how = [model.made_from, settings.configuration, settings.patch_size, settings.mirror_axes]
     return content_hash([weights, how, source.settings, source.identity])
+
+
+def open_store(dataset: OpenDataset, task: TrainingTask) -> PreprocessedStore:
+    """Open the preprocessed cases of a task.
+
+    Raises:
+        UserError: some are missing or stale.
+    """
+    stored = task.plan.stored_as(task.configuration)
+    folder = dataset.workspace.preprocessed(task.plan.name, stored)
+    return open_fresh(folder, dataset.description, dataset.cases, task.plan, task.configuration)

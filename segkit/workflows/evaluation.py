@@ -71,7 +71,16 @@ def evaluate_cases(
 
     The reports are written to ``output``.
     """
-    pairs = [
+    summary = evaluate_pairs(pairs_of(predicted, description), description, jobs=jobs)
+    _write_report(summary, output)
+    return summary
+
+
+def pairs_of(
+    predicted: Sequence[tuple[Case, Path]], description: DatasetDescription
+) -> list[CasePair]:
+    """Pair training cases, each predicted into a folder, with their references."""
+    return [
         CasePair(
             case=case.id,
             pred=find_label_map(folder, case.id, description),
@@ -82,9 +91,6 @@ def evaluate_cases(
         for case, folder in predicted
         if case.label is not None
     ]
-    summary = evaluate_pairs(pairs, description, jobs=jobs)
-    _write_report(summary, output)
-    return summary
 
 
 def _write_report(summary: Summary, folder: Path) -> None:

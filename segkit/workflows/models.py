@@ -174,16 +174,23 @@ def chosen_folders(options: opt.Predict) -> tuple[Path, ...]:
         raise UsageError("-d DATASET needs a configuration", fix="add for example -c 3d_fullres")
     description = load_description(find_dataset(options.dataset, options.raw_folders))
     workspace = open_workspace(options.workdir, description)
-    return tuple(_of_configuration(workspace, options, name) for name in options.configurations)
+    return tuple(
+        model_of(workspace, name, options.planner, options.recipe)
+        for name in options.configurations
+    )
 
 
-def _of_configuration(workspace: Workspace, options: opt.Predict, configuration: str) -> Path:
-    if options.recipe is not None:
+def model_of(workspace: Workspace, configuration: str, plan: str, recipe: str | None) -> Path:
+    """Return the folder of a model; without a recipe the default one's, else the only other.
+
+    Raises:
+        UserError: several, and none of the default recipe.
+    """
+    if recipe is not None:
         from segkit.config import recipe_name
 
-        recipe = recipe_name(options.recipe)
-        return workspace.model(options.planner, configuration, recipe)
-    return _only_model(workspace.model(options.planner, configuration, "default"))
+        return workspace.model(plan, configuration, recipe_name(recipe))
+    return _only_model(workspace.model(plan, configuration, "default"))
 
 
 def _only_model(default: Path) -> Path:

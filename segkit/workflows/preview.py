@@ -12,8 +12,9 @@ from segkit.report.preview_png import MOST_CHANNELS, Sheet, draw_preview
 from segkit.runtime import log, prepare_torch
 from segkit.training.preview import first_patches
 from segkit.training.task import TrainingTask
+from segkit.workflows.cascade import open_store
 from segkit.workflows.common import OpenDataset, Outcome, open_planned
-from segkit.workflows.training import make_task, open_store
+from segkit.workflows.training import make_task
 
 MOST_PATCHES = 60
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from segkit import options as opt
-from segkit.dataset.cases import Case
 from segkit.dataset.description import command
 from segkit.errors import UsageError, listing
+from segkit.evaluation.fitting import explain_trials
+from segkit.evaluation.postprocessing import RULES_FILE
 from segkit.evaluation.summary import Summary
-from segkit.evaluation.table import render_table
+from segkit.inference.model import load_model
 from segkit.planning.plan import Plan
 from segkit.planning.planner import explain
 from segkit.runtime import log
+from segkit.training.task import TrainingTask
 from segkit.workflows.common import OpenDataset, Outcome, open_dataset, open_planned
-from segkit.workflows.evaluation import evaluate, evaluate_cases
+from segkit.workflows.crossval import describe_scores, find_folds, fit_rules, score_folds
+from segkit.workflows.evaluation import evaluate
+from segkit.workflows.folds import EVERY, OF_ALL_CASES, chosen_folds, train_folds
 from segkit.workflows.plans import kept_plan
 from segkit.workflows.prediction import predict
 from segkit.workflows.prepare import plan, plan_and_split, preprocess
@@ -28,11 +33,10 @@ from segkit.workflows.training import (
     make_task,
     model_folder,
     open_splits,
+    own_code,
     train,
     train_task,
     validate_fold,
-    validation_cases,
-    validation_folder,
     with_previous_stage,
 )
 from segkit.workflows.validation import validate
@@ -61,23 +65,50 @@ def run(options: opt.Run) -> Outcome[CrossValidation]:
     log.info("%s", report.text)
     log.info("%s", "\n".join(explain(_planned(options))))
     dataset, made = open_planned(options)
-    configuration = options.configuration or _best_planned(made)
-    every = tuple(str(i) for i in range(len(open_splits(dataset))))
-    options = replace(options, folds=options.folds or every)
-    before = made.previous_stage(configuration) if options.previous_model is None else None
-    stages = (configuration,) if before is None else (before, configuration)
-    first: tuple[str, ...] = ()
-    if before is not None:
-        _check_both_stages(dataset, made, options, stages)
-        # A cascade learns from all folds of its previous stage, whichever of its own are trained.
-        first = ("all",) * ("all" in options.folds) + every * (set(options.folds) != {"all"})
-    for fold in dict.fromkeys((*first, *options.folds)):
+    configurations = options.configurations or (_best_planned(made),)
+    stages = _stages(made, options, configurations, len(open_splits(dataset)))
+    for name in configurations:
+        if (before := _before(made, options, name)) is not None:
+            chosen = replace(options, folds=stages[name])
+            _check_both_stages(dataset, made, chosen, (before, name))
+    for fold in sorted(set().union(*stages.values())):
         open_split(dataset, fold_number(fold), allow_leaks=options.allow_leaks)
-    only = opt.Preprocess(**common, planner=options.planner, configurations=stages)
+    only = opt.Preprocess(**common, planner=options.planner, configurations=tuple(stages))
     log.info("%s", preprocess(only).text)
-    if before is not None:
-        log.info("%s", _run_folds(dataset, made, replace(options, folds=first), before).text)
-    return _run_folds(dataset, made, options, configuration)
+    done = {}
+    for name, folds in stages.items():
+        done[name] = _train_and_judge(dataset, made, options, name, folds)
+        if name != configurations[-1]:
+            log.info("%s", done[name].text)
+    return done[configurations[-1]]
+
+
+def _stages(
+    made: Plan, options: opt.Run, configurations: Sequence[str], every: int
+) -> dict[str, tuple[str, ...]]:
+    """Say which folds of which configurations are trained, in order: a cascade after its first.
+
+    Raises:
+        UsageError: folds that exclude each other, or weights to begin with for more than one.
+    """
+    folds = chosen_folds(options.fold, options.folds or (() if options.fold else EVERY), every)
+    stages: dict[str, tuple[str, ...]] = {}
+    for name in configurations:
+        if (before := _before(made, options, name)) is not None:
+            # A cascade learns from all folds of its previous stage, whichever of its own are
+            # trained.
+            stages[before] = folds if folds == OF_ALL_CASES else tuple(map(str, range(every)))
+        stages.setdefault(name, folds)
+    if options.pretrained is not None and len(configurations) > 1:
+        what = f"weights to begin with fit one of {', '.join(configurations)}, not all"
+        fix = "train them one after the other, with segkit train and --pretrained for one"
+        raise UsageError(what, where="--pretrained", fix=fix)
+    return stages
+
+
+def _before(made: Plan, options: opt.Run, configuration: str) -> str | None:
+    """Name what is trained before a cascade; None where that is given, or there is no cascade."""
+    return made.previous_stage(configuration) if options.previous_model is None else None
 
 
 def _check_both_stages(
@@ -100,22 +131,29 @@ def _check_both_stages(
         raise UsageError(what, where="--overwrite", fix=fix)
 
 
-def _run_folds(
-    dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str
+def _train_and_judge(
+    dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str, folds: tuple[str, ...]
 ) -> Outcome[CrossValidation]:
-    """Train and validate folds; gives the scores of all their cases together."""
-    predicted: dict[str, tuple[Case, Path]] = {}
-    for fold in options.folds:
-        model, cases = _run_fold(dataset, made, options, configuration, fold)
-        predicted |= {case.id: (case, validation_folder(model, fold)) for case in cases}
-    if not predicted:
+    """Train folds that are not trained yet, validate them and find the post-processing for them."""
+    tasks = [make_task(dataset, made, options, configuration, fold) for fold in folds]
+    model = model_folder(dataset, tasks[0])
+    if options.devices:
+        same = {name: getattr(options, name) for name in opt.TrainingChoice.__dataclass_fields__}
+        train = opt.Train(**same, configuration=configuration, devices=options.devices)
+        train_folds(train, folds, model)
+    for task in tasks:
+        if not options.devices:
+            _train_fold(dataset, task, replace(options, folds=folds))
+        log.info("%s", validate_fold(dataset, task, options))
+    if folds == OF_ALL_CASES:
         text = f"{configuration}: trained on every case, so there is none to validate it on"
         return Outcome(text=text, result=CrossValidation(model=model, summary=None))
-    pairs = list(predicted.values())
-    summary = evaluate_cases(dataset.description, pairs, model / "crossval", jobs=options.jobs)
-    title = f"{configuration}: cross-validation over {len(pairs)} cases"
+    with own_code(tasks[0]):
+        trained = find_folds(dataset, load_model(model), folds)
+    summary = score_folds(dataset, trained, jobs=options.jobs)
+    rules = fit_rules(dataset, trained, model / RULES_FILE, jobs=options.jobs)
     return Outcome(
-        text=f"{title}, each predicted by the fold without it\n{render_table(summary)}",
+        text="\n".join([describe_scores(trained, summary), "", *explain_trials(rules)]),
         result=CrossValidation(model=model, summary=summary),
     )
 
@@ -139,27 +177,23 @@ def _best_planned(made: Plan) -> str:
     return "3d_fullres" if "3d_fullres" in made.configurations else "2d"
 
 
-def _run_fold(
-    dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str, fold: str
-) -> tuple[Path, list[Case]]:
-    """Train a fold that is not trained yet and validate it; gives the model and those cases."""
-    task = make_task(dataset, made, options, configuration, fold)
-    folder = model_folder(dataset, task)
-    if (folder / f"fold_{fold}" / "final.pt").exists() and not options.overwrite:
+def _train_fold(dataset: OpenDataset, task: TrainingTask, options: opt.Run) -> None:
+    """Train a fold that is not trained yet; one that was interrupted goes on."""
+    folder = model_folder(dataset, task) / f"fold_{task.fold}"
+    if (folder / "final.pt").exists() and not options.overwrite:
         text = "%s fold %s is trained already; kept (--overwrite trains it anew)"
-        log.info(text, configuration, fold)
-    else:
-        resume = (folder / f"fold_{fold}" / "last.pt").exists() and not options.overwrite
-        if resume:
-            task = continued_task(dataset, task, options)
-        replaced = options.folds if options.overwrite else ()
-        task = with_previous_stage(dataset, task, options, replaced=replaced)
-        log.info("%s fold %s: training on %d cases", configuration, fold, len(task.split.train))
-        # A time budget is for the fold alone.
-        now = replace(options, started=time.monotonic())
-        log.info("%s", train_task(dataset, task, now, resume=resume))
-    log.info("%s", validate_fold(dataset, task, options))
-    return folder, validation_cases(dataset, task)
+        log.info(text, task.configuration, task.fold)
+        return
+    resume = (folder / "last.pt").exists() and not options.overwrite
+    if resume:
+        task = continued_task(dataset, task, options)
+    replaced = options.folds if options.overwrite else ()
+    task = with_previous_stage(dataset, task, options, replaced=replaced)
+    count = len(task.split.train)
+    log.info("%s fold %s: training on %d cases", task.configuration, task.fold, count)
+    # A time budget is for the fold alone.
+    now = replace(options, started=time.monotonic())
+    log.info("%s", train_task(dataset, task, now, resume=resume))
 
 
 def demo(options: opt.Demo) -> Outcome:

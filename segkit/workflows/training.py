@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -11,19 +11,15 @@ from pathlib import Path
 
 from segkit import options as opt
 from segkit.config import CascadeConfig, apply_settings, load_recipe
-from segkit.dataset.cases import Case
 from segkit.dataset.label_files import LabelLayout, label_layout
 from segkit.dataset.splits import Split
 from segkit.errors import UsageError
 from segkit.evaluation.table import render_table
-from segkit.inference.files import ImagesGiven, predict_cases
-from segkit.inference.model import ModelSettings, save_model
+from segkit.inference.model import ModelSettings, load_model, save_model
 from segkit.networks.own import allow_code
 from segkit.planning.fingerprint import load_fingerprint
 from segkit.planning.frequencies import target_frequencies, unannotated_cases
 from segkit.planning.plan import Plan
-from segkit.preprocessing.dataset import open_fresh
-from segkit.preprocessing.store import PreprocessedStore
 from segkit.report.progress_png import draw_progress
 from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.training.record import read_record
@@ -34,12 +30,20 @@ from segkit.workflows.cascade import (
     PreviousStage,
     carry,
     find_source,
+    open_store,
     predictions,
     previous_stage,
 )
 from segkit.workflows.common import OpenDataset, Outcome, open_planned
-from segkit.workflows.evaluation import evaluate_cases
-from segkit.workflows.models import Loading, load_models
+from segkit.workflows.crossval import (
+    describe_scores,
+    find_folds,
+    is_predicted,
+    predict_fold,
+    score_fold,
+    score_folds,
+)
+from segkit.workflows.folds import chosen_folds, train_folds
 from segkit.workflows.pretrained import read_pretrained
 from segkit.workflows.splits import open_folds, open_split
 
@@ -51,7 +55,12 @@ def train(options: opt.Train) -> Outcome[Path]:
         fix = "leave one out; --overwrite starts anew"
         raise UsageError(f"{what} each other", fix=fix)
     dataset, plan = open_planned(options)
-    task = make_task(dataset, plan, options, options.configuration, options.fold)
+    folds = chosen_folds(options.fold, options.folds, len(open_splits(dataset)))
+    if options.folds:
+        return _train_several(dataset, plan, options, folds)
+    if options.devices:
+        raise UsageError("--devices is for several folds", fix="use --device, or add --folds all")
+    task = make_task(dataset, plan, options, options.configuration, folds[0])
     if options.resume:
         task = continued_task(dataset, task, options)
     if plan.previous_stage(task.configuration) is None and task.recipe.cascade != CascadeConfig():
@@ -63,9 +72,29 @@ def train(options: opt.Train) -> Outcome[Path]:
         return Outcome(text=text, result=folder)
     # A run that goes on keeps the budget it began with.
     if read_record(folder).budget_seconds is not None:
-        log.info("the time budget is spent: no final validation; use predict and evaluate")
+        log.info(
+            "%s: segkit crossval validates it", "the time budget is spent: no final validation"
+        )
         return Outcome(text=text, result=folder)
     return Outcome(text=f"{text}\n{validate_fold(dataset, task, options)}", result=folder)
+
+
+def _train_several(
+    dataset: OpenDataset, plan: Plan, options: opt.Train, folds: Sequence[str]
+) -> Outcome[Path]:
+    """Train folds, each in a process of its own, and sum up how they did."""
+    task = make_task(dataset, plan, options, options.configuration, folds[0])
+    folder = model_folder(dataset, task)
+    text = "training folds %s of %s; one model of all cases is trained by --fold all"
+    log.info(text, ", ".join(folds), folder.name)
+    train_folds(options, folds, folder)
+    done = f"trained folds {', '.join(folds)}: {folder}"
+    with own_code(task):
+        trained = find_folds(dataset, load_model(folder), folds)
+    if not all(is_predicted(fold) for fold in trained):
+        return Outcome(text=f"{done}\nsegkit crossval validates them", result=folder)
+    summary = score_folds(dataset, trained, jobs=options.jobs)
+    return Outcome(text=f"{done}\n{describe_scores(trained, summary)}", result=folder)
 
 
 def make_task(
@@ -156,17 +185,6 @@ def train_task(
     return f"trained {state.epoch} epochs ({state.iteration} steps): {fold_folder / 'final.pt'}"
 
 
-def open_store(dataset: OpenDataset, task: TrainingTask) -> PreprocessedStore:
-    """Open the preprocessed cases of a task.
-
-    Raises:
-        UserError: some are missing or stale.
-    """
-    stored = task.plan.stored_as(task.configuration)
-    folder = dataset.workspace.preprocessed(task.plan.name, stored)
-    return open_fresh(folder, dataset.description, dataset.cases, task.plan, task.configuration)
-
-
 def with_previous_stage(
     dataset: OpenDataset,
     task: TrainingTask,
@@ -200,11 +218,11 @@ def with_previous_stage(
 def _predictions(
     before: PreviousStage, dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice
 ) -> Predictions:
-    with _own_code(task):
+    with own_code(task):
         return predictions(before, dataset, task, open_store(dataset, task), options.device)
 
 
-def _own_code(task: TrainingTask) -> AbstractContextManager[None]:
+def own_code(task: TrainingTask) -> AbstractContextManager[None]:
     """Who trains a network with a recipe that names its code wants to run it."""
     own = task.network.class_
     return allow_code(*([own] if own else []))
@@ -215,35 +233,13 @@ def validate_fold(dataset: OpenDataset, task: TrainingTask, options: opt.Trainin
 
     Of fold all, which was trained on every case, there are none: scores on them would flatter.
     """
-    folder, cases = model_folder(dataset, task), validation_cases(dataset, task)
-    if not cases:
-        return f"fold {task.fold} was trained on every case: there is none to validate it on"
-    before = previous_stage(task, folder, open_splits(dataset))
-    found = None if before is None else _predictions(before, dataset, task, options)
-    loading = Loading(
-        device=resolve_device(options.device),
-        folds=(str(task.fold),),
-        precision=task.recipe.precision,
-        postprocess=False,
-        previous_stage=found,
-    )
-    with _own_code(task):
-        work = load_models({folder: 1.0}, loading).with_settings(0.5, mirror=True)
-    output = validation_folder(folder, str(task.fold))
-    predict_cases(work, ImagesGiven(cases=tuple(cases)), output)
-    pairs = [(case, output) for case in cases]
-    return render_table(evaluate_cases(dataset.description, pairs, output, jobs=options.jobs))
-
-
-def validation_folder(model: Path, fold: str) -> Path:
-    """Where the predictions of a fold's validation cases lie."""
-    return model / f"fold_{fold}" / "validation"
-
-
-def validation_cases(dataset: OpenDataset, task: TrainingTask) -> list[Case]:
-    """The cases a fold was not trained on."""
-    held_out = set() if task.fold == "all" else set(task.split.val)
-    return [case for case in dataset.cases if case.id in held_out]
+    if task.fold == "all":
+        return "fold all was trained on every case: there is none to validate it on"
+    with own_code(task):
+        model = load_model(model_folder(dataset, task))
+        (fold,) = find_folds(dataset, model, (str(task.fold),))
+        predict_fold(dataset, fold, options.device)
+    return render_table(score_fold(dataset, fold, jobs=options.jobs))
 
 
 def _save_model(

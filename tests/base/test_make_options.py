@@ -28,7 +28,7 @@ def made(command, **given):
         (opt.Train, "dataset", Path("data/4"), "data/4"),
         (opt.Train, "fold", 3, "3"),
         (opt.Train, "fold", "03", "3"),
-        (opt.Train, "fold", None, "0"),
+        (opt.Train, "fold", None, None),
         (opt.Train, "time_budget", "1h30m", 5400.0),
         (opt.Train, "time_budget", 90, 90.0),
         (opt.Train, "settings", "epochs=3", ("epochs=3",)),

@@ -6,7 +6,7 @@ from test_postprocessing import CLASSES, CROSSING, GRID, NESTED, STRUCTURES, VOX
 
 from segkit.evaluation.editing import LabelEditor
 from segkit.evaluation.fitting import candidates, dice_of, thresholds_mm3
-from segkit.evaluation.postprocessing import apply_rules
+from segkit.evaluation.postprocessing import Rule, apply_rule, apply_rules
 from segkit.evaluation.scoring import DEFAULT_SCORING
 from segkit.evaluation.targets import score_case
 from segkit.evaluation.trials import Stage, try_stage
@@ -86,6 +86,17 @@ def test_a_case_where_nothing_changes_has_no_attempt():
     pred[0, 0, 1, 1] = 1
     stage = Stage(targets=("a", "b"), operations=("keep_largest",))
     assert try_stage(ref, LabelEditor(pred, CLASSES), stage, VOXEL).attempts == {}
+
+
+def test_what_an_earlier_rule_has_taken_is_not_there():
+    pred = np.array([1, 1, 0, 2], np.int16).reshape(1, 1, 1, -1)
+    editor = LabelEditor(pred, CLASSES)
+    apply_rule(Rule(operation="remove_small", target="a", min_mm3=9.0), editor, 1.0)
+    assert editor.pieces("a") is None
+    for stage in stages(CLASSES):
+        found = try_stage(pred, editor, stage, 1.0)
+        assert found.before[:, 1].tolist() == [0, 1, 0]
+        assert "a" not in found.attempts
 
 
 def test_candidates_go_from_the_least_to_the_most_invasive():

@@ -1,0 +1,37 @@
+"""Options of the commands that judge trained models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segkit.options.common import (
+    CONFIG_HELP,
+    Dataset,
+    allow_code_flag,
+    flag,
+    fold,
+    plan_flag,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossval(Dataset):
+    """Predict and score the cases that trained folds have not seen, whole images at a time.
+
+    What the same weights predicted before is kept. The scores of all folds together lie in
+    MODEL/crossval, those of each in MODEL/fold_N/validation.
+    """
+
+    configuration: str = flag(help=CONFIG_HELP, metavar="CONFIG")
+    planner: str = plan_flag()
+    recipe: str | None = flag("--recipe", help="recipe the model was trained with", metavar="NAME")
+    folds: tuple[str, ...] = flag(
+        "--folds", help="folds to validate (default: all trained)", nargs="+", default=(), type=fold
+    )
+    checkpoint: str = flag(
+        "--checkpoint",
+        help="final, best or last; those of best go to validation_best and crossval_best",
+        default="final",
+        choices=("final", "best", "last"),
+    )
+    allow_code: tuple[str, ...] = allow_code_flag()
