@@ -1,4 +1,4 @@
-"""The commands as functions: the same options, as keywords, and results in place of text.
+"""The stages as functions: the options of their commands, and results in place of text.
 
 Options are those of the command (the fields of its class in ``segkit.options``), checked and
 converted as the command line does. Nothing is printed: messages go to the logger ``segkit``.

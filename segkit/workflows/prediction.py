@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from segkit import options as opt
-from segkit.inference.files import Writing, check_output_folder, look_for_images, predict_cases
+from segkit.inference.files import Writing, check_output_folder
 from segkit.inference.partners import check_shares
 from segkit.networks.own import allow_code
-from segkit.runtime import log, resolve_device
+from segkit.runtime import resolve_device
 from segkit.workflows.common import Outcome
-from segkit.workflows.models import Loading, chosen_folders, describe_work, load_models
+from segkit.workflows.models import Loading, chosen_folders
+from segkit.workflows.predictor import Predictor
 
 
 def predict(options: opt.Predict) -> Outcome[tuple[Path, ...]]:
@@ -35,15 +36,10 @@ def predict(options: opt.Predict) -> Outcome[tuple[Path, ...]]:
         previous_stage=options.previous_stage,
     )
     with allow_code(*options.allow_code):
-        loaded = load_models(dict(zip(folders, shares, strict=True)), loading)
-    work = loaded.with_settings(options.step, mirror=not options.no_tta)
-    for line in describe_work(work):
-        log.info("%s", line)
-    given = look_for_images(
-        options.inputs, work.model.description, may_lack_channels=work.may_lack_channels
+        predictor = Predictor.load(dict(zip(folders, shares, strict=True)), loading)
+    written = predictor.write_files(
+        options.inputs, options.output, writing, step=options.step, tta=not options.no_tta
     )
-    work.check([case for case in given.cases if case.id not in given.faults])
-    written = predict_cases(work, given, options.output, writing)
     kept = f" ({written.kept} of them before)" if written.kept else ""
     text = f"predicted {len(written.paths)} case(s){kept}, in {options.output}"
     return Outcome(text=text, result=written.paths)

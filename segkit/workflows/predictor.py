@@ -11,13 +11,12 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 import torch
 
-from segkit.dataset.cases import Case
 from segkit.dataset.label_files import values_on_disk
 from segkit.errors import UserError
 from segkit.inference.arrays import image_of_array
 from segkit.inference.files import (
-    ImagesGiven,
     Writing,
+    Written,
     check_output_folder,
     look_for_images,
     predict_cases,
@@ -25,9 +24,9 @@ from segkit.inference.files import (
 from segkit.inference.partners import check_shares
 from segkit.options import fold
 from segkit.precision import PrecisionName
-from segkit.runtime import resolve_device
+from segkit.runtime import log, resolve_device
 from segkit.types import Volume
-from segkit.workflows.models import Loading, Work, load_models
+from segkit.workflows.models import Loading, Work, describe_work, load_models
 
 AnyPath: TypeAlias = str | PathLike[str]
 FoldName: TypeAlias = str | int
@@ -77,7 +76,12 @@ class Predictor:
             precision=precision,
             engine=engine,
         )
-        return cls(work=load_models(_weighed(folder), loading))
+        return cls.load(_weighed(folder), loading)
+
+    @classmethod
+    def load(cls, models: Mapping[Path, float], loading: Loading) -> Predictor:
+        """Load models, each with its weight in the vote; see :func:`load_models`."""
+        return cls(work=load_models(models, loading))
 
     def without_postprocessing(self) -> Predictor:
         """Return the same without the rules of the model folder's ``postprocessing.json``."""
@@ -195,27 +199,28 @@ class Predictor:
             UserError: files that do not fit the model, or an output that would overwrite an input;
                 or, after all other cases are done, cases that failed.
         """
-        check_output_folder(Path(output))
-        given = look_for_images(
-            _paths(inputs),
-            self.work.model.description,
-            may_lack_channels=self.work.may_lack_channels,
-        )
-        work = self.work.with_settings(step, mirror=tta)
         writing = Writing(keep_probabilities=save_probabilities)
-        return predict_cases(work, given, Path(output), writing).paths
+        return self.write_files(_paths(inputs), Path(output), writing, step=step, tta=tta).paths
 
-    def predict_cases(
-        self, cases: Sequence[Case], output: Path, *, keep_done: bool = False
-    ) -> tuple[Path, ...]:
-        """Predict cases of a data set as :meth:`predict_files` does files.
-
-        With ``keep_done``, what the same models predicted there before is left alone.
-        """
-        given, writing = ImagesGiven(cases=tuple(cases)), Writing(keep_done=keep_done)
-        return predict_cases(
-            self.work.with_settings(0.5, mirror=True), given, output, writing
-        ).paths
+    def write_files(
+        self,
+        inputs: Sequence[Path],
+        output: Path,
+        writing: Writing,
+        *,
+        step: float = 0.5,
+        tta: bool = True,
+    ) -> Written:
+        """Do what :meth:`predict_files` says, with everything the command line can ask for."""
+        check_output_folder(output)
+        work = self.work.with_settings(step, mirror=tta)
+        for line in describe_work(work):
+            log.info("%s", line)
+        given = look_for_images(
+            inputs, work.model.description, may_lack_channels=work.may_lack_channels
+        )
+        work.check([case for case in given.cases if case.id not in given.faults])
+        return predict_cases(work, given, output, writing)
 
     def _decide(
         self, volume: Volume, step: float, tta: bool, with_probabilities: bool

@@ -70,15 +70,13 @@ def open_folds(dataset: OpenDataset) -> Folds:
     return folds
 
 
-def open_split(
-    dataset: OpenDataset, fold: FoldName, *, allow_leaks: bool, folds: Folds | None = None
-) -> Split:
+def open_split(dataset: OpenDataset, fold: FoldName, *, allow_leaks: bool) -> Split:
     """Return what a fold is trained and validated on.
 
     Raises:
         UserError: there is no such fold, or it is validated on what it is trained on.
     """
-    folds = folds or open_folds(dataset)
+    folds = open_folds(dataset)
     split = split_for_fold(folds, fold, dataset.case_ids)
     if leaks := _leaks(dataset, {fold: split}, folds):
         what, fix = _told(dataset, leaks)
