@@ -168,3 +168,77 @@ def test_run_finds_post_processing_for_its_model(raw, work, capsys):
     rules = strict(model(work, "2d") / "postprocessing.json")
     assert {trial["cases"] for trial in rules["trials"]} == {6}
     assert set(rules["weights"]) == {"fold_0/final.pt", "fold_1/final.pt"}
+
+
+@pytest.fixture
+def both(raw, work, capsys):
+    """Two models, all folds of which are trained."""
+    segkit(capsys, *train(raw, work, "3d_fullres", "--fold", 1))
+    return work
+
+
+def find_best(capsys, raw, work, *more, code=0):
+    return segkit(capsys, "find_best", raw, "-w", work, "--device", "cpu", *more, code=code)
+
+
+def predicted(capsys, model, images, out):
+    given = ("-i", images, "-o", out, "-m", model, "--device", "cpu")
+    told = segkit(capsys, "predict", *given)
+    return told, {path.name: read(path) for path in sorted(out.glob("*.nii.gz"))}
+
+
+def test_the_best_is_found_and_predicts_from_one_folder(raw, both, tmp_path, capsys):
+    told = find_best(capsys, raw, both)
+    names = ["default_2d_debug", "default_3d_fullres_debug"]
+    names.append(" + ".join(names))
+    found = strict(both / "Dataset045_Balls" / "find_best.json")
+    assert list(found["scores"]) == names
+    assert found["chosen"] == max(names, key=found["scores"].get)
+    for name, folder in zip(names, ["2d", "3d_fullres"], strict=False):
+        summary = strict(model(both, folder) / "crossval" / "summary.json")
+        assert found["scores"][name] == summary["foreground_mean"]["dice"]
+    assert f"* {found['chosen']}" in told.out
+    best = both / "Dataset045_Balls" / "best"
+    rules = strict(best / "postprocessing.json")
+    assert set(rules["weights"]) == {
+        f"members/{name}/fold_{fold}/final.pt"
+        for name in found["chosen"].split(" + ")
+        for fold in (0, 1)
+    }
+    shutil.copytree(best, tmp_path / "elsewhere")
+    images = raw / "imagesTr"
+    _, here = predicted(capsys, best, images, tmp_path / "here")
+    shutil.rmtree(both)
+    told, there = predicted(capsys, tmp_path / "elsewhere", images, tmp_path / "there")
+    assert here.keys() == there.keys()
+    assert all(np.array_equal(here[name], there[name]) for name in here)
+
+
+def test_a_pair_is_the_mean_of_its_members(raw, both, tmp_path, capsys):
+    find_best(capsys, raw, both)
+    pair = both / "Dataset045_Balls/ensembles/default_2d_debug+default_3d_fullres_debug"
+    models = [model(both, name) for name in ("2d", "3d_fullres")]
+    given = ("-i", raw / "imagesTr" / "d_0000.nii.gz", "-o", tmp_path / "out", "-m", *models)
+    segkit(capsys, "predict", *given, "--folds", 0, "--device", "cpu")
+    found = read(pair / "fold_0" / "d.nii.gz")
+    np.testing.assert_array_equal(found, read(tmp_path / "out" / "d.nii.gz"))
+
+
+def test_what_is_missing_is_told_and_what_is_done_is_kept(raw, work, capsys):
+    told = find_best(capsys, raw, work)
+    assert "default_3d_fullres_debug is left out: folds 1 are not trained" in told.err
+    assert f"segkit train {raw} 3d_fullres --fold 1 --recipe debug -w {work}" in told.err
+    assert strict(work / "Dataset045_Balls/find_best.json")["chosen"] == "default_2d_debug"
+    assert "3 of 3 cases are predicted already" in find_best(capsys, raw, work).err
+    told = find_best(capsys, raw, work, "--recipes", "other", code=1).err
+    assert "no model has all of the folds 0, 1 trained" in told
+
+
+def test_a_folder_of_models_predicts_alone_and_whole(raw, work, tmp_path, capsys):
+    find_best(capsys, raw, work, "--no-ensembles", "-o", tmp_path / "best")
+    given = ("predict", "-i", raw / "imagesTr", "-o", tmp_path / "out", "--device", "cpu", "-m")
+    told = segkit(capsys, *given, tmp_path / "best", model(work, "2d"), code=2).err
+    assert "predicts alone" in told
+    shutil.rmtree(tmp_path / "best" / "members" / "default_2d_debug")
+    told = segkit(capsys, *given, tmp_path / "best", code=1).err
+    assert "a member of the ensemble is missing" in told

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[type[options.Common], str]] = {
     "preview": (options.Preview, "preview"),
     "train": (options.Train, "training"),
     "crossval": (options.Crossval, "crossval"),
+    "find_best": (options.FindBest, "selection"),
     "predict": (options.Predict, "prediction"),
     "postprocess": (options.Postprocess, "postprocess"),
     "ensemble": (options.Ensemble, "ensemble"),

@@ -3,7 +3,7 @@
 A field is a flag: its metadata is what ``argparse`` is told. Nothing heavy is imported here.
 """
 
-from segkit.options.after_training import Crossval
+from segkit.options.after_training import Crossval, FindBest
 from segkit.options.common import Common, Dataset, duration, fold
 from segkit.options.data import (
     Convert,
@@ -30,6 +30,7 @@ __all__ = [
     "Ensemble",
     "Evaluate",
     "ExportNnunet",
+    "FindBest",
     "ImportNnunet",
     "Overlay",
     "Plan",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from segkit.options.common import (
     CONFIG_HELP,
@@ -33,5 +34,39 @@ class Crossval(Dataset):
         help="final, best or last; those of best go to validation_best and crossval_best",
         default="final",
         choices=("final", "best", "last"),
+    )
+    allow_code: tuple[str, ...] = allow_code_flag()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindBest(Dataset):
+    """Compare all trained models, and all pairs of them, by cross-validation.
+
+    What is missing of it is computed. The best, with the post-processing that helps it, goes to a
+    folder that predicts: WORKDIR/DATASET/best.
+    """
+
+    configurations: tuple[str, ...] = flag(
+        "-c", "--configurations", help="of these only (default: all)", nargs="+", default=()
+    )
+    planners: tuple[str, ...] = flag(
+        "--planners",
+        "--plan-names",
+        help="of these plans only (default: all)",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+    )
+    recipes: tuple[str, ...] = flag(
+        "--recipes", help="of these recipes only (default: all)", nargs="+", default=()
+    )
+    folds: tuple[str, ...] = flag(
+        "--folds", help="folds to compare (default: all)", nargs="+", default=(), type=fold
+    )
+    no_ensembles: bool = flag(
+        "--no-ensembles", help="no pairs of models", default=False, action="store_true"
+    )
+    output: Path | None = flag(
+        "-o", "--output", help="folder for the best", type=Path, metavar="OUT"
     )
     allow_code: tuple[str, ...] = allow_code_flag()

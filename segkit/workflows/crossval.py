@@ -43,10 +43,14 @@ class TrainedFold:
     fold: str
     checkpoint: str
     cases: tuple[Case, ...]
+    predicted_in: Path | None = None
+    """Where its cases are predicted, if not by it alone."""
 
     @property
     def output(self) -> Path:
         """Where the predictions of its cases lie; those of every checkpoint have their folder."""
+        if self.predicted_in is not None:
+            return self.predicted_in
         return self.model.folder / f"fold_{self.fold}" / f"validation{suffix(self.checkpoint)}"
 
 

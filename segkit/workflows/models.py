@@ -17,6 +17,7 @@ from segkit.evaluation.postprocessing import RULES_FILE
 from segkit.inference.case import CasePredictor
 from segkit.inference.engines import start_engine, trial_input
 from segkit.inference.ensemble import EnsemblePredictor
+from segkit.inference.ensemble_folder import is_ensemble, load_ensemble
 from segkit.inference.model import Model, load_model, load_networks, trained_folds
 from segkit.inference.partners import check_partners
 from segkit.inference.predictor import PredictionSettings
@@ -69,6 +70,8 @@ def load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
             or given where there is no cascade.
     """
     prepare_torch()
+    if any(is_ensemble(folder) for folder in folders):
+        return _load_ensemble(folders, loading)
     members = [_load_model(folder, loading) for folder in folders]
     if loading.previous_stage is not None and not any(each.model.is_cascade for each in members):
         what = f"{members[0].model.settings.configuration} has no previous stage"
@@ -78,6 +81,19 @@ def load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
         return _with_rules(members[0]) if loading.postprocess else members[0]
     check_partners([member.model for member in members])
     return EnsemblePredictor(members=members, shares=tuple(folders.values()))
+
+
+def _load_ensemble(folders: Mapping[Path, float], loading: Loading) -> Work:
+    """Load the members of a folder of models, and the rules that belong to them together."""
+    folder, *others = folders
+    if others:
+        what = "a folder of several models predicts alone"
+        fix = "give it without other models, or all models one by one"
+        raise UsageError(what, where=folder, fix=fix)
+    work = load_models(load_ensemble(folder), replace(loading, postprocess=False))
+    if not loading.postprocess:
+        return work
+    return replace(work, finish=finish_of(folder / RULES_FILE, work.model.description))
 
 
 def _with_rules(work: CasePredictor) -> CasePredictor:
