@@ -12,7 +12,7 @@ CONFIG_HELP = "configuration: 2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres, w
 BUDGET_HELP = "train the best model in this time, e.g. 30m, 2h, 1h30m"
 SET_HELP = "change recipe values, e.g. schedule.epochs=50"
 RECIPE_HELP = "name of a shipped recipe or a YAML file; several joined by +, later ones count more"
-PLANNER_HELP = "default, resenc, resenc_m, resenc_l or resenc_xl"
+PLANNER_HELP = "default, cpu (small and quick), resenc, resenc_m, resenc_l or resenc_xl"
 PLAN_HELP = "plan to use: the planner that made it, or the --plan-name it was given"
 
 

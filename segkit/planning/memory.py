@@ -16,9 +16,9 @@ MAX_FEATURES = {2: 512, 3: 320}
 """Cap on channels, by number of dimensions."""
 
 
-def features_per_stage(n_stages: int, ndim: int) -> tuple[int, ...]:
-    """Channels of every stage: 32, doubling, up to 512 (2D) or 320 (3D)."""
-    return tuple(min(BASE_FEATURES << stage, MAX_FEATURES[ndim]) for stage in range(n_stages))
+def features_per_stage(n_stages: int, ndim: int, base: int = BASE_FEATURES) -> tuple[int, ...]:
+    """Channels of every stage: ``base``, doubling, up to 512 (2D) or 320 (3D)."""
+    return tuple(min(base << stage, MAX_FEATURES[ndim]) for stage in range(n_stages))
 
 
 def feature_map_elements(network: NetworkPlan, patch_size: tuple[int, ...], heads: int) -> int:

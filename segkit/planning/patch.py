@@ -123,7 +123,7 @@ def shrink_to_fit(
         topology = plan_topology(spacing_mm, _smaller_patch(topology, spacing_mm, median))
         if topology.n_stages < 2 or min(topology.patch_size) < 1:
             raise UserError(
-                f"no patch fits into {budget.gigabytes:g} GB of GPU memory",
+                f"no patch fits into {budget.gigabytes:g} GB of {budget.settings.memory}",
                 where="--gpu-memory-gb",
                 fix="plan for more memory",
             )
@@ -146,7 +146,9 @@ def network_of(topology: Topology, settings: PlannerSettings) -> NetworkPlan:
     last = settings.convs[-1]
     return NetworkPlan(
         kind=settings.kind,
-        features_per_stage=features_per_stage(stages, len(topology.patch_size)),
+        features_per_stage=features_per_stage(
+            stages, len(topology.patch_size), settings.base_features
+        ),
         strides=topology.strides,
         kernel_sizes=topology.kernel_sizes,
         convs_per_stage=(*settings.convs, *[last] * stages)[:stages],
@@ -168,7 +170,7 @@ def _choose_batch(topology: Topology, dataset_voxels: float, budget: Budget) -> 
     by_dataset = round(dataset_voxels * share / math.prod(topology.patch_size))
     batch = max(min(by_memory, by_dataset), MIN_BATCH)
     if by_memory <= by_dataset:
-        why = f"GPU memory of {budget.gigabytes:g} GB allows {by_memory}"
+        why = f"{budget.settings.memory} of {budget.gigabytes:g} GB allows {by_memory}"
     else:
         why = f"one batch holds at most {share:.0%} of all training voxels (memory: {by_memory})"
     floor = "" if batch <= min(by_memory, by_dataset) else f", {MIN_BATCH} is the least"
@@ -176,7 +178,7 @@ def _choose_batch(topology: Topology, dataset_voxels: float, budget: Budget) -> 
 
 
 def _patch_reason(start: Topology, final: Topology, median: Sequence[float], budget: Budget) -> str:
-    memory = f"{budget.gigabytes:g} GB of GPU memory"
+    memory = f"{budget.gigabytes:g} GB of {budget.settings.memory}"
     if final != start:
         why = f"{times(start.patch_size)} shrunk to fit into {memory}"
     elif all(n >= m for n, m in zip(final.patch_size, median, strict=True)):

@@ -1,4 +1,9 @@
-"""The planners, as values: nnU-Net's default and its residual encoder presets."""
+"""The planners, as values: nnU-Net's default, its residual encoder presets, and a small one.
+
+``cpu`` takes 0.10 s a step of two patches on two cores where ``default`` takes 0.39 (Hippocampus).
+On fold 0 (42 cases, one run each) it reached a mean Dice of 0.858 after 1620 steps, about 3 minutes,
+in a run stopped before its end; ``default`` reached 0.853 after the 730 steps of 5 minutes.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +34,10 @@ class PlannerSettings:
     decoder_convs: int
     keep_reference_batch: bool
     """Shrink the patch until the reference batch fits (true), or only until a batch of 2 does."""
+    base_features: int = 32
+    """Channels at full resolution."""
+    memory: str = "GPU memory"
+    """What the gigabytes are of, in words."""
 
     def elements_allowed(self, ndim: int, gpu_memory_gb: float | None) -> float:
         """Scale the reference to a GPU memory in GB (None: the memory it was measured with)."""
@@ -59,6 +68,17 @@ PLANNERS: dict[str, PlannerSettings] = {
         convs=(2,),
         decoder_convs=2,
         keep_reference_batch=False,
+    ),
+    "cpu": PlannerSettings(
+        kind="plain",
+        reference_elements={2: 5.8e6, 3: 35e6},
+        reference_gb=1,
+        dataset_share=0.05,
+        convs=(1, 2),
+        decoder_convs=1,
+        keep_reference_batch=False,
+        base_features=16,
+        memory="memory",
     ),
     "resenc": _residual(8, 135e6, 680e6, dataset_share=0.05),
     "resenc_m": _residual(8, 135e6, 680e6),

@@ -17,6 +17,7 @@ from fake_datasets import (
 from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
 from segkit.planning.fingerprint import Fingerprint
+from segkit.planning.memory import feature_map_elements
 from segkit.planning.plan import (
     PlanRequest,
     load_plan,
@@ -293,3 +294,27 @@ def test_the_plan_tells_how_much_is_labelled_on_black():
         "(loss.invalid_voxels background): 1.230% of the labelled "
         "voxels lie there, the limit is 0.01%"
     )
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "labels", "name", "patch", "batch"),
+    [
+        (HIPPOCAMPUS, 3, "3d_fullres", (40, 56, 40), 9),
+        (LIVER, 3, "3d_fullres", (64, 80, 80), 2),
+        (LIVER, 3, "2d", (512, 512), 2),
+        (PROSTATE, 3, "3d_fullres", (12, 160, 160), 2),
+        (RGB, 2, "2d", (512, 512), 2),
+    ],
+)
+def test_the_planner_for_cpus(fingerprint, labels, name, patch, batch):
+    plan = planned(fingerprint, "cpu", labels)
+    chosen = plan.configuration(name)
+    assert (chosen.patch_size, chosen.batch_size) == (patch, batch)
+    network = chosen.network
+    assert network.features_per_stage[:3] == (16, 32, 64)
+    assert network.convs_per_stage[:2] == (1, 2)
+    assert set(network.convs_per_decoder_stage) == {1}
+    heads = labels
+    # A step costs much the same whatever the data: it is the elements that count.
+    assert feature_map_elements(network, patch, heads) * batch <= 80e6
+    assert "GPU" not in " ".join(chosen.reasons)
