@@ -105,6 +105,15 @@ def test_a_planes_kernel_sees_every_slice_of_a_volume_as_it_did():
     assert torch.equal(fitted_kernel(fitted_kernel(weight, (3, 3, 3)), (3, 3)), weight)
 
 
+def test_a_volumes_kernel_sees_a_plane_as_a_volume_of_equal_slices():
+    torch.manual_seed(0)
+    plane, weight = torch.randn(1, 2, 6, 5), torch.randn(3, 2, 3, 3, 3)
+    volume = plane[:, :, None].expand(-1, -1, 3, -1, -1)
+    expected = F.conv3d(volume, weight, padding=(0, 1, 1))[:, :, 0]
+    found = F.conv2d(plane, fitted_kernel(weight, (3, 3)), padding=1)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_upsamplings_repeat_or_average():
     weight = torch.tensor([1.0, 3.0]).reshape(1, 1, 1, 2)
     assert fitted_upsampling(weight, (2, 2)).tolist() == [[[[1, 3], [1, 3]]]]
