@@ -142,6 +142,10 @@ def _describe(record: ImportedModel, folder: Path) -> str:
         here = "imported with it" if record.has_previous_stage else "not found beside it: hand in "
         here += "" if record.has_previous_stage else "its segmentations with --previous-stage DIR"
         lines.append(f"  previous stage {record.previous_stage}: {here}")
+    if record.postprocessing:
+        done = "; ".join(record.postprocessing)
+        lines.append(f"  post-processing: {done} (predict --no-postprocessing leaves it out)")
+    lines += [f"  left out: {reason}" for reason in record.not_postprocessed]
     lines += [
         f"every tensor is listed in {folder / RECORD}",
         f"predict with: segkit predict -m {folder} -i IMAGES -o OUTPUT",

@@ -8,6 +8,12 @@ from pathlib import Path
 from segkit.checkpoint import save_checkpoint
 from segkit.dataset.description import describe
 from segkit.errors import UserError
+from segkit.evaluation.postprocessing import (
+    RULES_FILE,
+    Postprocessing,
+    Rule,
+    save_postprocessing,
+)
 from segkit.files import atomic_folder, content_hash, file_hash, read_json, write_artifact
 from segkit.inference.model import PREVIOUS_STAGE, Model, ModelSettings, load_model, save_model
 from segkit.inference.previous import load_previous
@@ -16,6 +22,7 @@ from segkit.interop.nnunet.description import model_description
 from segkit.interop.nnunet.order import classes_in_order
 from segkit.interop.nnunet.planning import plan_from_nnunet
 from segkit.interop.nnunet.plans import read_plans
+from segkit.interop.nnunet.postprocessing import find_postprocessing, read_rules
 from segkit.interop.nnunet.results import TrainedFolder
 from segkit.interop.nnunet.weights import TensorReport, from_nnunet, trained_network
 from segkit.planning.plan import Plan
@@ -39,6 +46,10 @@ class ImportedModel:
     """Configuration that predicts first, in a cascade."""
     has_previous_stage: bool = False
     """Whether it was found, and imported too."""
+    postprocessing: tuple[str, ...] = ()
+    """What the model does to its label maps, in words."""
+    not_postprocessed: tuple[str, ...] = ()
+    """Rules of nnU-Net that are left out, with the reason."""
     tensors: dict[str, TensorReport]
     """Checkpoint here (``fold_0/final.pt``) -> what became of its tensors."""
 
@@ -98,6 +109,7 @@ def _import_stage(trained: TrainedFolder, folder: Path, source: str) -> Imported
         _check_same(checkpoint, first, path)
         target = "fold_{}/{}.pt".format(*name.split("/"))
         tensors[target] = _import_weights(checkpoint, model, path, folder / target)
+    rules, left_out = _import_rules(trained, model)
     record = ImportedModel(
         trainer=first.trainer,
         configuration=first.configuration,
@@ -105,12 +117,26 @@ def _import_stage(trained: TrainedFolder, folder: Path, source: str) -> Imported
         hashes=source_hashes(trained),
         previous_stage=plan.previous_stage(first.configuration),
         has_previous_stage=previous_trained(trained) is not None,
+        postprocessing=tuple(map(str, rules)),
+        not_postprocessed=left_out,
         tensors=tensors,
     )
     made_from = content_hash(record.hashes)
     written = to_mapping(record)
     write_artifact(folder / RECORD, written, version=RECORD_VERSION, made_from=made_from)
     return record
+
+
+def _import_rules(trained: TrainedFolder, model: Model) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+    """Write nnU-Net's post-processing into the model folder; see :func:`read_rules`."""
+    file = find_postprocessing(trained.path)
+    if file is None:
+        return (), ()
+    rules, left_out = read_rules(file, model.description.labels)
+    if rules:
+        content = Postprocessing(rules=rules, dataset=model.description.content)
+        save_postprocessing(model.folder / RULES_FILE, content, made_from=file_hash(file))
+    return rules, left_out
 
 
 def _previous_stage(trained: TrainedFolder) -> str | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segkit.errors import UserError
+from segkit.interop.nnunet.postprocessing import FILE as POSTPROCESSING
+from segkit.interop.nnunet.postprocessing import find_postprocessing
 
 CHECKPOINTS = {"checkpoint_final.pth": "final", "checkpoint_best.pth": "best"}
 """nnU-Net's checkpoints -> what they are called here."""
@@ -51,7 +53,9 @@ class TrainedFolder:
 
     def files(self) -> list[Path]:
         """Everything an import reads."""
-        return [*(self.path / part for part in _PARTS), *self.checkpoints.values()]
+        rules = find_postprocessing(self.path)
+        parts = [self.path / part for part in _PARTS]
+        return [*parts, *self.checkpoints.values(), *([] if rules is None else [rules])]
 
 
 def find_trained(folder: Path, choice: Choice, named: Path | None = None) -> TrainedFolder:
@@ -89,7 +93,7 @@ def find_trained(folder: Path, choice: Choice, named: Path | None = None) -> Tra
 
 def is_needed(name: str) -> bool:
     """Whether an import reads a file of a zip, by its name in there."""
-    return PurePosixPath(name).name in (*_PARTS, *CHECKPOINTS)
+    return PurePosixPath(name).name in (*_PARTS, *CHECKPOINTS, POSTPROCESSING)
 
 
 def is_results(folder: Path) -> bool:
