@@ -63,6 +63,14 @@ def test_without_displacements_it_is_the_affine_sampling():
         assert (sample_labels(seg, where, "linear") == labels).float().mean() > 0.998
 
 
+def test_a_vote_of_all_cells_is_that_of_the_mixed_ones_and_the_rest():
+    """What other devices do, for they must not wait to find out which are mixed."""
+    candidates = torch.randint(0, 3, (8, 400), generator=seeded())
+    candidates[:, ::2] = candidates[:1, ::2]
+    weights = torch.rand(8, 400, generator=seeded())
+    assert torch.equal(deform._heaviest(candidates, weights), deform._decided(candidates, weights))
+
+
 def test_blocks_of_positions_make_no_difference(case, monkeypatch):
     _, seg, where = case
     whole = sample_labels(seg, where, "linear")

@@ -80,6 +80,19 @@ def test_gradients_and_local_gamma_by_their_formulas(ndim, centre, extent):
         np.testing.assert_allclose(changed, expected, atol=2e-3)
 
 
+def test_several_channels_at_once_are_as_each_alone():
+    image = channels((5, 6), 3)
+    centre = torch.tensor([[0.0, 3.0], [9.0, 1.0], [2.0, -2.0]])
+    extent, value = torch.full((3, 2), 2.5), torch.tensor([0.3, 2.0, 3.5])
+    for transform in (add_gradient, local_gamma):
+        together = image.clone()
+        transform(together, bump_profiles(centre, extent, (5, 6)), value)
+        for i in range(3):
+            alone, row = image[i : i + 1].clone(), slice(i, i + 1)
+            transform(alone, bump_profiles(centre[row], extent[row], (5, 6)), value[row])
+            torch.testing.assert_close(together[row], alone)
+
+
 def test_a_gaussian_far_outside_is_a_slope_and_finite():
     extent = torch.tensor([[1.0, 2.0]])
     weights = bump(bump_profiles(torch.tensor([[-20.0, 40.0]]), extent, (6, 6)))[0]
