@@ -18,7 +18,7 @@ from segkit.config.network import NetworkConfig
 from segkit.config.optimizer import OptimizerConfig
 from segkit.config.sampling import SamplingConfig
 from segkit.config.schedule import ScheduleConfig
-from segkit.errors import UserError, nearest
+from segkit.errors import UserError, closest, nearest
 from segkit.precision import PrecisionName
 from segkit.structs import from_mapping, key_of, to_mapping
 
@@ -169,7 +169,10 @@ def _resolve(key: str) -> str:
     if matches:
         what = f"the key {key!r} stands for {' and '.join(matches)}"
         raise UserError(what, where="--set", fix="write one of them in full")
-    raise UserError(f"unknown key {key!r}", where="--set", fix=nearest(key, keys))
+    last = {full.split(".")[-1]: full for full in keys}
+    alike = None if "." in key else closest(key, last)
+    fix = nearest(key, keys) if alike is None else f"did you mean {last[alike]!r}?"
+    raise UserError(f"unknown key {key!r}", where="--set", fix=fix)
 
 
 def _dotted_keys(section: Any, prefix: str = "") -> Iterable[str]:

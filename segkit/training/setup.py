@@ -138,14 +138,17 @@ def build_augmenter(task: TrainingTask) -> Augmenter:
         UserError: a transform from outside that cannot be made, or settings that fit no patch.
     """
     _check_channel_dropout(task)
-    config, ignored = task.recipe.augment, task.schema.ignore_index
+    config, schema = task.recipe.augment, task.schema
+    extras = tuple(load_extra(one, schema.ignore_index) for one in config.extra)
+    for extra in extras:
+        extra.try_out(len(task.plan.channel_names), schema.seg_channels, task.patch_size)
     return Augmenter(
         config,
         task.spatial,
         task.configured.normalize_inside_mask,
         reference_maps=task.schema.seg_channels,
         swap=_label_swap(task),
-        extras=tuple(load_extra(one, ignored) for one in config.extra),
+        extras=extras,
     )
 
 

@@ -50,7 +50,9 @@ def test_a_file_is_a_recipe_named_after_it(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("epoch=3", "did you mean 'schedule.epochs'|unknown key 'epoch'"),
+        ("epoch=3", "did you mean 'schedule.epochs'"),
+        ("p_blurr=1", "did you mean 'augment.p_blur'"),
+        ("augment.p_blurr=1", "did you mean 'augment.p_blur'"),
         ("epochs", "expected key=value"),
         ("epochs=many", "expected int, got 'many'"),
         ("epochs=0", "epochs must be at least 1"),

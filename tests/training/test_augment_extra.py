@@ -175,6 +175,12 @@ def test_what_a_transform_must_not_return_is_told_with_its_name(name, message):
     assert torch.equal(seg, before[1])
 
 
+def test_mistakes_show_before_training_begins():
+    extra("Record").try_out(2, 1, (4, 5))
+    with pytest.raises(UserError, match="high returned labels that do not exist"):
+        extra("high", p=0.0).try_out(2, 1, (4, 5, 3))
+
+
 @pytest.mark.parametrize(
     ("path", "arguments", "message"),
     [

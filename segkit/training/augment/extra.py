@@ -53,9 +53,27 @@ class Extra:
             UserError: the transform fails, or does not return what it should.
         """
         rows = draw.indices(draw.fires(generator, (len(image),), self.config.p))
-        if not len(rows):
-            return
-        rows = rows.to(image.device)
+        if len(rows):
+            self._change(image, seg, rows.to(image.device), generator)
+
+    def try_out(self, channels: int, maps: int, patch_size: tuple[int, ...]) -> None:
+        """Call it with a sample of noise, so that mistakes show before training begins.
+
+        Raises:
+            UserError: the transform fails, or does not return what it should.
+        """
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randn(1, channels, *patch_size, generator=generator)
+        seg = draw.integers(generator, (1, maps, *patch_size), (INVALID, self.largest_label))
+        self._change(image, seg.to(torch.int16), torch.tensor([0]), generator)
+
+    def _change(
+        self,
+        image: torch.Tensor,
+        seg: torch.Tensor,
+        rows: torch.Tensor,
+        generator: torch.Generator,
+    ) -> None:
         data, labels = image[rows].cpu().numpy(), seg[rows].cpu().numpy()
         expected = data.shape, labels.shape
         with _seeded(draw.seed(generator)):
