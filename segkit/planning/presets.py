@@ -1,8 +1,8 @@
 """The planners, as values: nnU-Net's default, its residual encoder presets, and a small one.
 
 ``cpu`` takes 0.10 s a step of two patches on two cores where ``default`` takes 0.39 (Hippocampus).
-On fold 0 (42 cases, one run each) it reached a mean Dice of 0.858 after 1620 steps, about 3 minutes,
-in a run stopped before its end; ``default`` reached 0.853 after the 730 steps of 5 minutes.
+On fold 0 (42 cases, one run each) it had a mean Dice of 0.858 after 1620 steps, about 3 minutes, in
+a run stopped before its end; ``default`` reached 0.853 after the 730 steps of 5 minutes.
 """
 
 from __future__ import annotations
