@@ -117,6 +117,9 @@ def convert(hint: Any, value: Any, *, source: object, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, source=source, path=path)
     if origin is typing.Literal:
+        if isinstance(value, bool):
+            # YAML reads the words on and off as these.
+            value = "on" if value else "off"
         if value in arguments:
             return value
         fix = nearest(value, map(str, arguments))

@@ -196,3 +196,11 @@ def test_a_class_is_a_value_of_the_recipe(tmp_path):
 def test_networks_that_cannot_be_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         load_recipe("default", settings)
+
+
+@pytest.mark.parametrize("word", ["on", "off", "auto"])
+def test_words_that_yaml_takes_for_booleans_are_words(word, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"compile: {word}\n")
+    assert load_recipe(str(path)).compile == word
+    assert load_recipe("default", [f"compile={word}"]).compile == word
