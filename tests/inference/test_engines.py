@@ -11,6 +11,7 @@ import torch
 from segkit.errors import UserError
 from segkit.inference.engines import ENGINES, start_engine, torch_engine, trial_input
 from segkit.networks.build import build_network
+from segkit.networks.own import OwnNetwork
 from segkit.planning.plan import NetworkPlan
 from segkit.precision import Precision
 
@@ -131,3 +132,33 @@ def test_what_cannot_run_is_refused(monkeypatch):
     with pytest.raises(UserError, match="not installed") as error:
         start_engine("openvino", network, trial, precision())
     assert "segkit[openvino]" in error.value.fix
+
+
+class Listing(torch.nn.Module):
+    """A user's network, which lists its outputs in eval mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(2, 3, 3, padding=1)
+
+    def forward(self, image):
+        logits = self.conv(image)
+        return [logits, logits[..., ::2, ::2]]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", NAMES)
+@torch.inference_mode()
+def test_a_class_of_the_users_runs_in_engines_with_its_weights_as_they_are(name):
+    torch.manual_seed(0)
+    network = OwnNetwork(Listing(), name="users.nets:Listing").eval()
+    plan = replace(PLANS["2d"], class_="users.nets:Listing")
+    # Of a class nothing is known but that it takes a whole patch.
+    trial = trial_input(plan, 2, (16, 12))
+    assert trial.shape == (1, 2, 16, 12)
+    forward = start_engine(name, network, trial, precision(torch.bfloat16))
+    batch = torch.randn(3, 2, 16, 12)
+    expected = network(batch)
+    apart = (forward(batch) - expected).square().mean().sqrt() / expected.std()
+    assert apart <= LIMITS[torch.bfloat16]
+    assert network.network.conv.weight.dtype == torch.float32
