@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from segkit.errors import UserError
 from segkit.planning.fingerprint import Fingerprint, reoriented
+from segkit.planning.patch import times
 from segkit.planning.plan import ConfigurationPlan, Plan, Side
 from segkit.planning.spacing import median_shape
 from segkit.types import Spacing
@@ -92,7 +93,12 @@ def _for_cases(
     configuration: ConfigurationPlan, moved: Plan, fingerprint: Fingerprint
 ) -> ConfigurationPlan:
     shape = _median_shape(moved, fingerprint, configuration.spacing_mm)
-    return replace(configuration, median_shape=shape, reasons=())
+    reason = (
+        f"spacing {times(configuration.spacing_mm)} mm, patch {times(configuration.patch_size)}, "
+        f"batch size {configuration.batch_size}: as in the source; the median case has "
+        f"{times(shape)} voxels"
+    )
+    return replace(configuration, median_shape=shape, reasons=(reason,))
 
 
 def _median_shape(moved: Plan, fingerprint: Fingerprint, spacing_mm: Spacing) -> tuple[float, ...]:

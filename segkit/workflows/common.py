@@ -132,7 +132,7 @@ def no_plan(path: Path, name: str, description: DatasetDescription) -> UserError
     present = [other.stem for other in path.parent.glob("*.json")]
     if name not in PLANNERS:
         make = command("plan", description, "--plan-name", name)
-        fix = f"{nearest(name, [*PLANNERS, *present])} (or make it: {make})"
+        fix = f"{nearest(name, {*PLANNERS, *present})} (or make it: {make})"
         return UserError(f"there is no plan {name!r}", where=path.parent, fix=fix)
     chosen = () if name == "default" else ("--planner", name)
     again = command("plan_and_preprocess", description, *chosen)

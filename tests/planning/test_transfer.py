@@ -30,6 +30,8 @@ def test_numbers_are_the_sources_and_labels_the_targets():
     # 60 x 2 / 1, 90 / 0.767 and 80 / 0.767 voxels
     assert made.configuration("3d_fullres").median_shape == (120, 117, 104)
     assert made.configuration("2d").median_shape == (117, 104)
+    (reason,) = made.configuration("2d").reasons
+    assert reason.startswith("spacing 0.767x0.767 mm, patch 512x512, batch size 12: as in the")
     assert not made.edited
 
 
