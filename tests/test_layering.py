@@ -81,3 +81,9 @@ def test_help_imports_nothing_heavy():
         f"sys.exit(bool({heavy!r} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_no_two_test_files_have_one_name():
+    """Else pytest refuses to collect them together."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(set(names)) == len(names)
