@@ -250,9 +250,10 @@ def planned_description(description: DatasetDescription, plan: Plan) -> DatasetD
     Raises:
         UserError: dataset.json no longer declares them, or as structures that do not overlap.
     """
-    if not plan.left_out:
-        return description
     labels = description.labels
+    # Of one that is as planned already there is nothing more to leave out.
+    if set(plan.left_out) <= {structure.name for structure in labels.left_out}:
+        return description
     declared = {structure.name for structure in labels.classes if labels.overlapping}
     if unknown := [name for name in plan.left_out if name not in declared]:
         what = f"the plan leaves out {', '.join(unknown)}, which dataset.json does not declare"
