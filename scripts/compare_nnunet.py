@@ -30,7 +30,8 @@ from peer_models import (
 )
 
 IDENTICAL, DICE, LOGITS = 0.9995, 0.999, 1e-3
-"""At least this share of the voxels, and this Dice, on every case; logits at most so far apart."""
+"""At least this share of the voxels, and this Dice (mean of the labels), on every case; logits at
+most so far apart where nnU-Net adds up tiles in float32, too."""
 IMAGES = 1e-4
 """Preprocessed images differ by no more than this share of their range; labels do not differ."""
 
@@ -107,7 +108,7 @@ def main() -> None:
         for name in options.only:
             rows[name] = _row(name, options, work / name)
             print(_line(name, rows[name]), file=sys.stderr, flush=True)
-    print("\n".join([_HEAD, "|---" * 9 + "|", *(_line(*item) for item in rows.items())]))
+    print("\n".join([_HEAD, "|---" * 10 + "|", *(_line(*item) for item in rows.items())]))
     sys.exit(any(_failures(name, row) for name, row in rows.items()))
 
 
@@ -141,14 +142,17 @@ def _unreadable(name: str, data: Path) -> str | None:
     return None
 
 
-_HEAD = "| | what | cases | foreground | identical voxels | Dice | apart | seconds | |"
+_HEAD = (
+    "| | what | cases | foreground | identical voxels | Dice | logits, images apart | decided "
+    "otherwise in float32 | seconds | |"
+)
 
 
 def _line(name: str, row: Mapping[str, Any]) -> str:
     kind, _, which = name.partition("-")
     what = which if kind == "preprocess" else SCENARIOS[which].what
     if "skipped" in row:
-        return f"| {kind} | {what} | - | - | - | - | - | - | skipped: {row['skipped']} |"
+        return f"| {kind} | {what} | - | - | - | - | - | - | - | skipped: {row['skipped']} |"
     cells = [
         kind,
         what,
@@ -157,6 +161,7 @@ def _line(name: str, row: Mapping[str, Any]) -> str:
         f"{row['identical']:.4%}",
         f"{row['dice']:.5f}" if "dice" in row else "-",
         f"{row['apart']:.1e}",
+        str(row.get("otherwise", "-")),
         f"{row['seconds']:.0f}",
         "; ".join(_failures(name, row)) or "as asked",
     ]

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -133,7 +134,7 @@ def _train(scenario: Scenario, work: Path) -> None:
     """Let nnU-Net plan and preprocess, make its network tiny, and train it."""
     import torch
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
-    from nnunetv2.utilities.find_class_by_name import recursive_find_trainer_class_by_name
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     api.extract_fingerprints([_NUMBER], num_processes=1, check_dataset_integrity=True)
     api.plan_experiments([_NUMBER], experiment_planner_class_name=scenario.planner)
@@ -148,6 +149,7 @@ def _train(scenario: Scenario, work: Path) -> None:
     api.preprocess([_NUMBER], num_processes=[1], **where)
     # Only now: nnU-Net's planner fails without augmentation processes, training does not need any.
     os.environ["nnUNet_n_proc_DA"] = "0"
+    _leave_out_primus()
     description = json.loads((work / "raw" / DATASET / "dataset.json").read_text())
     torch.manual_seed(0)
     np.random.seed(0)
@@ -160,6 +162,12 @@ def _train(scenario: Scenario, work: Path) -> None:
     for key, value in scenario.settings.items():
         setattr(trainer, key, value)
     trainer.run_training()
+
+
+def _leave_out_primus() -> None:
+    """Spare nnU-Net, which imports all trainers to find one, those that need torchvision."""
+    name = "nnunetv2.training.nnUNetTrainer.primus.primus_trainers"
+    sys.modules.setdefault(name, types.ModuleType(name))
 
 
 def _shrink_plan(file: Path, scenario: Scenario) -> None:
@@ -190,13 +198,14 @@ def _compare_predictions(model: Path, trained: Path, work: Path) -> dict[str, An
     how = ("--precision", "fp32", "--device", "cpu")
     _segkit("predict", "-m", model, "-i", images, "-o", work / "segkit", *how)
     row = _compare_labels(work / "segkit", work / "peer")
-    return {**row, "apart": _logits_apart(predictor, model, images)}
+    return {**row, **_compare_logits(predictor, model, images)}
 
 
 def _peer_predictor(trained: Path) -> Any:
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+    _leave_out_primus()
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(trained), (0,))
     return predictor
@@ -219,47 +228,61 @@ def _compare_labels(ours: Path, theirs: Path) -> dict[str, Any]:
         "cases": len(pairs),
         "foreground": float(np.mean([(b > 0).mean() for _, b in pairs])),
         "identical": float(min((a == b).mean() for a, b in pairs)),
-        "dice": min(_lowest_dice(a, b) for a, b in pairs),
+        "dice": float(min(_mean_dice(a, b) for a, b in pairs)),
     }
 
 
-def _lowest_dice(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the lowest Dice of all labels that occur."""
-    found = [1.0]
+def _mean_dice(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the mean Dice of all labels that occur."""
+    found = []
     for label in set(np.union1d(one, other).tolist()) - {0}:
         a, b = one == label, other == label
-        found.append(float(2 * (a & b).sum() / (a.sum() + b.sum())))
-    return min(found)
+        found.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+    return float(np.mean(found)) if found else 1.0
 
 
-def _logits_apart(predictor: Any, model: Path, images: Path) -> float:
-    """Return how far the logits of both are apart at most, before they are resampled."""
+def _compare_logits(predictor: Any, model: Path, images: Path) -> dict[str, Any]:
+    """Compare logits before they are resampled, with the peer adding up tiles in float32.
+
+    Returns:
+        How far they are apart at most, and how many voxels are decided otherwise.
+    """
     import torch
     from nnunetv2.inference import predict_from_raw_data as peer
 
     from segkit.dataset.cases import images_to_predict
+    from segkit.interop.nnunet.order import value_order
     from segkit.workflows.models import Loading, load_models
 
     loading = Loading(device=torch.device("cpu"), precision="fp32")
     own: Any = load_models({model: 1.0}, loading).with_settings(0.5, mirror=True)
-    plan = predictor.configuration_manager
-    apart = 0.0
+    plan, labels = predictor.configuration_manager, own.model.description.labels
+    # nnU-Net's outputs are ordered by the values of the labels, segkit's as these are declared.
+    order = [*range(labels.num_outputs)]
+    if not labels.has_regions:
+        order = [0, *(1 + place for place in value_order(labels))]
+    row = {"apart": 0.0, "otherwise": 0}
     with _AccumulatingInFloat32(peer):
         for case in images_to_predict((images,), own.model.description):
-            ours = own.predict(own.read(case)).logits
+            ours = own.predict(own.read(case)).logits[order]
             files = [str(path) for path in case.images]
             preprocess = plan.preprocessor_class(verbose=False).run_case
             given = (predictor.plans_manager, plan, predictor.dataset_json)
             image = torch.from_numpy(np.asarray(preprocess(files, None, *given)[0]))
             theirs = predictor.predict_logits_from_preprocessed_data(image)
-            apart = max(apart, float((ours - theirs).abs().max()))
-            largest = float(theirs.abs().max())
-            print(f"{case.id}: logits up to {largest:.3g}, {apart:.1e} apart", file=sys.stderr)
-    return apart
+            decided = [x > 0 if labels.sigmoid else x.argmax(0) for x in (ours, theirs)]
+            row["apart"] = max(row["apart"], float((ours - theirs).abs().max()))
+            row["otherwise"] += int((decided[0] != decided[1]).sum())
+            print(f"{case.id}: logits up to {float(theirs.abs().max()):.3g}", file=sys.stderr)
+    return row
 
 
 class _AccumulatingInFloat32:
-    """Let the peer add up tiles in float32: half precision alone moves its logits by 1e-3."""
+    """Let the peer add up tiles in float32.
+
+    In half precision it moves its own logits by 1e-3, and by up to 0.5 in the corners of an image,
+    where the smallest weights a float16 has leave whole numbers only.
+    """
 
     def __init__(self, module: Any) -> None:
         self.module = module

@@ -46,6 +46,21 @@ def test_values_and_gradients_are_those_of_the_definition(shape, slope):
         assert torch.allclose(one.grad, other.grad, atol=1e-12)
 
 
+def test_many_voxels_are_added_up_as_exactly_as_few():
+    # Off their definition by 1e-3 where all voxels are added up one after the other.
+    features, weight, bias = drawn((1, 2, 64, 64, 64), torch.float32)
+    features.requires_grad_()
+    upward = torch.randn(features.shape)
+    result = norm_of(features, weight, bias, 1.0)
+    result.backward(upward)
+    exact, *rest = (x.detach().double() for x in (features, weight, bias))
+    exact.requires_grad_()
+    by_definition = written_out(exact, *rest, 1.0)
+    by_definition.backward(upward.double())
+    assert torch.allclose(result.double(), by_definition, atol=5e-5)
+    assert torch.allclose(features.grad.double(), exact.grad, atol=5e-5)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_result_and_its_gradient_are_channels_last(shape):
     features, weight, bias = drawn(shape)
