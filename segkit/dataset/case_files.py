@@ -124,7 +124,7 @@ def group_channels(
     groups: Groups = {}
     problems = []
     for file in files:
-        case, number = _case_and_number(stem(file, ending), stems, description, numbers_needed)
+        case, number = case_and_number(stem(file, ending), stems, description, numbers_needed)
         if number is None:
             fix = f"rename it to {case}_0000{ending}"
             what = "the file name does not end with a channel number of four digits"
@@ -136,9 +136,17 @@ def group_channels(
     return groups, problems
 
 
-def _case_and_number(
+def case_and_number(
     name: str, stems: set[str], description: DatasetDescription, numbers_needed: bool
 ) -> tuple[str, int | None]:
+    """Split ``CASE_0000``, the name of a file or folder, into case and channel number.
+
+    Args:
+        name: Without ending.
+        stems: The names of all that lie beside it.
+        description: It says how many channels there are.
+        numbers_needed: None is the number where there is none; else 0, the only channel.
+    """
     match = _CHANNEL.fullmatch(name)
     single = len(description.channel_names) == 1
     # patient_0007 of a data set with one channel is a case of that name, not channel 7.

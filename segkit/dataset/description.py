@@ -52,12 +52,17 @@ class DatasetDescription:
 
     @property
     def label_ending(self) -> str:
-        """Ending of label files: the images', but ``.png`` for JPEG, which cannot hold labels."""
-        return ".png" if self.file_ending.lower() in (".jpg", ".jpeg") else self.file_ending
+        """Ending of label files."""
+        return label_ending(self.file_ending)
 
     def hash(self) -> str:
         """Hash of the JSON's content."""
         return content_hash(self.content)
+
+
+def label_ending(file_ending: str) -> str:
+    """Ending of label files: the images', but ``.png`` for JPEG, which cannot hold labels."""
+    return ".png" if file_ending.lower() in (".jpg", ".jpeg") else file_ending
 
 
 def command(name: str, description: DatasetDescription, *options: str) -> str:

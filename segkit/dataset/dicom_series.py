@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from segkit.dataset.case_files import Groups
+from segkit.dataset.case_files import Groups, case_and_number
 from segkit.dataset.description import DatasetDescription
 from segkit.dataset.image_io.dicom_folders import series_folders
 from segkit.errors import UserError
-
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>\d{4})", re.DOTALL)
 
 
 def group_series(
@@ -29,17 +26,15 @@ def group_series(
     Raises:
         UserError: two folders for one channel.
     """
-    single = len(description.channel_names) == 1
+    folders = [found for path in paths for found in _series_folders(path, files)]
+    names = {folder: folder.resolve().name for folder in folders}
     groups: Groups = {}
-    for folder in (found for path in paths for found in _series_folders(path, files)):
-        name = folder.resolve().name
-        match = _CHANNEL.fullmatch(name)
-        # patient_0007 of a data set with one channel is a case of that name, not channel 7.
-        if match and single and match["number"] != "0000":
-            match = None
-        case, number = (match["case"], int(match["number"])) if match else (name, 0)
-        if (other := groups.setdefault(case, {}).setdefault(number, folder)) is not folder:
-            what = f"channel {number} of case {case} is also {other}"
+    for folder, name in names.items():
+        stems = set(names.values())
+        case, number = case_and_number(name, stems, description, numbers_needed=False)
+        channel = number or 0
+        if (other := groups.setdefault(case, {}).setdefault(channel, folder)) is not folder:
+            what = f"channel {channel} of case {case} is also {other}"
             raise UserError(what, where=folder, fix="rename one of the folders")
     return groups
 

@@ -16,15 +16,15 @@ from segkit.dataset.conversion.conversion import (
     TEST_IMAGES,
     Conversion,
     Write,
+    channel_names,
     common_ending,
     copied,
     described,
 )
-from segkit.dataset.conversion.folders import channel_names
+from segkit.dataset.description import label_ending
 from segkit.dataset.image_io import ending_of, write_labels
 from segkit.errors import UserError, listing
 from segkit.files import read_json
-from segkit.types import Geometry
 
 _KEYS = ("images", "annotations", "categories")
 
@@ -65,7 +65,7 @@ def convert_coco(file: Path, images: Path | None, *, channels: Sequence[str] = (
         if annotated:
             size = int(image["height"]), int(image["width"])
             areas = tuple((numbers[a["category_id"]], a["segmentation"]) for a in annotated)
-            place = f"{LABELS}/{case}{'.png' if ending.startswith('.j') else ending}"
+            place = f"{LABELS}/{case}{label_ending(ending)}"
             files[place] = partial(_write_painted, size, areas, case)
     count = sum(1 for place in files if place.startswith(LABELS))
     labels = {str(one["name"]): numbers[one["id"]] for one in categories}
@@ -110,11 +110,13 @@ def _image_folder(images: Sequence[Mapping[str, Any]], given: Path | None, file:
 def _write_painted(
     size: tuple[int, int], areas: Sequence[tuple[int, Any]], case: str, target: Path
 ) -> None:
+    from segkit.dataset.image_io.image2d_io import PLANE
+
     masks = [(number, region_mask(segmentation, size, case)) for number, segmentation in areas]
     labels = np.zeros(size, dtype=np.uint16)
     for number, mask in sorted(masks, key=lambda pair: -int(pair[1].sum())):
         labels[mask] = number
-    write_labels(target, labels[None], Geometry(spacing_mm=(999.0, 1.0, 1.0), stored_ndim=2))
+    write_labels(target, labels[None], PLANE)
 
 
 def region_mask(segmentation: Any, size: tuple[int, int], case: str) -> np.ndarray:

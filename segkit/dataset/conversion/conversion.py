@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segkit.dataset.image_io import KNOWN_ENDINGS, companions, ending_of
+from segkit.dataset.image_io import KNOWN_ENDINGS, companions, ending_of, read_header
 from segkit.dataset.mending.copying import check_place
 from segkit.errors import UserError, listing
 from segkit.files import atomic_folder, write_json
@@ -18,6 +18,7 @@ from segkit.parallel import choose_jobs, map_cases
 Write = Callable[[Path], None]
 """Writes one file to the path it is given; picklable."""
 IMAGES, LABELS, TEST_IMAGES = "imagesTr", "labelsTr", "imagesTs"
+_COLOURS = {1: ("image",), 2: ("grey", "alpha"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,3 +126,13 @@ def common_ending(files: list[Path]) -> str:
         fix = "convert them to one format, or keep those of one ending"
         raise UserError(what, where=files[0].parent, fix=fix)
     return endings[0]
+
+
+def channel_names(image: Path, given: Sequence[str]) -> dict[str, str]:
+    """Name the channels of an image file."""
+    count = read_header(image).channels
+    if given and len(given) != count:
+        what = f"--channels names {len(given)} channels; {image.name} has {count}"
+        raise UserError(what, where=image, fix=f"give {count} names")
+    names = given or _COLOURS.get(count) or [f"channel_{i}" for i in range(count)]
+    return {str(i): name for i, name in enumerate(names)}

@@ -14,6 +14,7 @@ from segkit.dataset.conversion.conversion import (
     TEST_IMAGES,
     Conversion,
     Write,
+    channel_names,
     common_ending,
     copied,
     described,
@@ -27,7 +28,8 @@ from segkit.dataset.conversion.values import (
     value_text,
     values_in,
 )
-from segkit.dataset.image_io import ending_of, read_header, write_labels
+from segkit.dataset.description import label_ending
+from segkit.dataset.image_io import ending_of, write_labels
 from segkit.errors import UserError, listing
 from segkit.parallel import choose_jobs, map_cases
 
@@ -37,7 +39,6 @@ MASK_FOLDERS = ("masks", "mask", "labels", "label", "labelsTr", "annotations", "
 _SUFFIX = re.compile(
     r"[-_. ]?(mask|masks|label|labels|seg|segmentation|gt|groundtruth|0000)$", re.I
 )
-_COLOURS = {1: ("image",), 2: ("grey", "alpha"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 
 
 def find_folders(source: Path, masks: Path | None) -> tuple[Path, Path]:
@@ -93,14 +94,13 @@ def convert_folders(
     )
     named = name_values(dict(zip(paths, found, strict=True)), parse_labels(labels))
     ending = common_ending(list(pictures.values()))
-    target_ending = ".png" if ending.lower() in (".jpg", ".jpeg") else ending
     files: dict[str, Write] = {}
     for case, path in pictures.items():
         part = IMAGES if case in annotated else TEST_IMAGES
         files[f"{part}/{case}_0000{ending}"] = copied(path)
     for case, path in annotated.items():
         write = partial(_write_labels, path, tuple(named.values()))
-        files[f"{LABELS}/{case}{target_ending}"] = write
+        files[f"{LABELS}/{case}{label_ending(ending)}"] = write
     content = described(
         channels=channel_names(next(iter(pictures.values())), channels),
         labels={name: number for number, name in enumerate(named)},
@@ -132,16 +132,6 @@ def _one_a_case(files: list[Path]) -> list[Path]:
 def _write_labels(source: Path, order: tuple[int, ...], target: Path) -> None:
     values, geometry = read_values(source)
     write_labels(target, as_labels(values, order), geometry)
-
-
-def channel_names(image: Path, given: Sequence[str]) -> dict[str, str]:
-    """Name the channels of an image file."""
-    count = read_header(image).channels
-    if given and len(given) != count:
-        what = f"--channels names {len(given)} channels; {image.name} has {count}"
-        raise UserError(what, where=image, fix=f"give {count} names")
-    names = given or _COLOURS.get(count) or [f"channel_{i}" for i in range(count)]
-    return {str(i): name for i, name in enumerate(names)}
 
 
 def _notes(

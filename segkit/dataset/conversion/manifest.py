@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from segkit.dataset.case_names import is_usable
-from segkit.dataset.conversion.conversion import Conversion, common_ending, described
-from segkit.dataset.conversion.folders import channel_names
+from segkit.dataset.conversion.conversion import (
+    Conversion,
+    channel_names,
+    common_ending,
+    described,
+)
 from segkit.dataset.conversion.values import name_values, parse_labels, values_in
 from segkit.errors import UserError, listing, nearest
 from segkit.files import read_json, read_text

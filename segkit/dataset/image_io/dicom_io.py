@@ -59,16 +59,11 @@ def read(path: Path) -> Volume:
     Raises:
         UserError: no series or several, slices that are missing or uneven, colours, or damage.
     """
-    return read_series(slice_files(path), path)
-
-
-def read_series(files: tuple[str, ...], where: Path) -> Volume:
-    """Read files of one series, sorted; see :func:`read`."""
-    image = _load(files, where)
-    array = sitk_io.channels_first(image, where)
+    image = load_series(slice_files(path), path)
+    array = sitk_io.channels_first(image, path)
     if len(array) != 1 or image.GetDimension() != 3:
         what = f"expected a grey volume, got {len(array)} channels in {image.GetDimension()}D"
-        raise UserError(what, where=where, fix="give a CT, MR or PET series")
+        raise UserError(what, where=path, fix="give a CT, MR or PET series")
     return Volume(array=array, geometry=sitk_io.geometry_of(image))
 
 
@@ -79,15 +74,11 @@ def read_grid(path: Path) -> tuple[Shape, Geometry]:
 
 
 def load_series(files: tuple[str, ...], where: Path) -> sitk.Image:
-    """Read files of one series as an image of SimpleITK.
+    """Read files of one series, sorted, as an image of SimpleITK.
 
     Raises:
         UserError: as for :func:`read`.
     """
-    return _load(files, where)
-
-
-def _load(files: tuple[str, ...], where: Path) -> sitk.Image:
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     if len(files) == 1:
         return sitk_io.load_image(Path(files[0]))
