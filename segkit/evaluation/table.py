@@ -53,7 +53,9 @@ def render_table(summary: Summary) -> str:
     rows += [[], _last_row(summary, metrics)]
     remarks = [*case_remarks(summary), *absent_remark(summary), *lesion_remarks(summary)]
     remarks += [explanation.text for explanation in summary.explanations]
-    return "\n".join([_align(rows), *(["", *remarks] if remarks else [])])
+    # Names, first means and notes to the left, the numbers between them to the right.
+    sides = "<<" + ">" * (len(metrics) + 1) + "<"
+    return "\n".join([align(rows, sides), *(["", *remarks] if remarks else [])])
 
 
 def case_remarks(summary: Summary) -> list[str]:
@@ -177,14 +179,21 @@ def _last_row(summary: Summary, metrics: Sequence[str]) -> Row:
     return [f"foreground mean{over}", first, "", "", *others, ""]
 
 
-def _align(rows: list[Row]) -> str:
-    """Pad every column to its widest cell: names, means and notes left, the rest right."""
-    columns = max(map(len, rows))
-    widths = [max(len(row[i]) for row in rows if row) for i in range(columns)]
-    numbers = [str.rjust] * (columns - 3)
-    sides: list[Callable[[str, int], str]] = [str.ljust, str.ljust, *numbers, str.ljust]
+_PAD: dict[str, Callable[[str, int], str]] = {"<": str.ljust, ">": str.rjust}
+
+
+def align(rows: Sequence[Row], sides: str) -> str:
+    """Pad every column to its widest cell.
+
+    Args:
+        rows: Of equally many cells; an empty row is an empty line.
+        sides: To which side each column goes: ``<`` left, ``>`` right.
+    """
+    widths = [max(len(row[i]) for row in rows if row) for i in range(len(sides))]
     lines = (
-        "  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True))
+        "  ".join(
+            _PAD[side](cell, width) for side, cell, width in zip(sides, row, widths, strict=True)
+        )
         if row
         else ""
         for row in rows

@@ -6,8 +6,6 @@ is trained again, the two no longer belong together: folds to come are refused, 
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -15,18 +13,13 @@ from segkit.checkpoint import checkpoint_hash
 from segkit.errors import UserError, listing
 from segkit.files import atomic_folder, file_hash
 from segkit.inference.model import PREVIOUS_STAGE
-
-_OF_THE_MODEL = ("model.json", "plan.json", "dataset.json")
-_OF_A_FOLD = ("final.pt", "recipe.json")
+from segkit.inference.model_copy import OF_THE_MODEL, link_model
 
 
 def bundle_previous(
     model: Path, source: Path, folds: Sequence[str], *, replaced: Collection[str]
 ) -> None:
     """Put folds of a previous stage into the folder of a cascade; what is there already stays.
-
-    Files are linked where the file system can, so that they take no space: a checkpoint is never
-    changed in place.
 
     Args:
         model: Folder of the cascade.
@@ -54,28 +47,10 @@ def bundle_previous(
     for path in learned:
         path.unlink()
     with atomic_folder(target) as draft:
-        _fill(draft, source, folds)
+        link_model(source, draft, folds)
         others = [path.name.removeprefix("fold_") for path in target.glob("fold_*")]
         if same_model:
-            _fill(draft, target, [fold for fold in others if fold not in folds])
-
-
-def _fill(folder: Path, source: Path, folds: Sequence[str]) -> None:
-    for name in _OF_THE_MODEL:
-        _link(source / name, folder / name)
-    for fold in folds:
-        for name in _OF_A_FOLD:
-            _link(source / f"fold_{fold}" / name, folder / f"fold_{fold}" / name)
-
-
-def _link(source: Path, target: Path) -> None:
-    if not source.is_file() or target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+            link_model(target, draft, [fold for fold in others if fold not in folds])
 
 
 def _same_fold(source: Path, target: Path, fold: str) -> bool:
@@ -84,5 +59,5 @@ def _same_fold(source: Path, target: Path, fold: str) -> bool:
 
 
 def _same_model(source: Path, target: Path) -> bool:
-    pairs = [(target / name, source / name) for name in _OF_THE_MODEL]
+    pairs = [(target / name, source / name) for name in OF_THE_MODEL]
     return all(a.is_file() and file_hash(a) == file_hash(b) for a, b in pairs)

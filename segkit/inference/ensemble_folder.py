@@ -6,21 +6,20 @@ are model folders themselves, without what only training needs.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from segkit.checkpoint import checkpoint_hash
 from segkit.errors import UserError
 from segkit.files import atomic_folder, content_hash, write_artifact
-from segkit.inference.model import PREVIOUS_STAGE, load_model
-from segkit.structs import read_struct
+from segkit.inference.model import PREVIOUS_STAGE
+from segkit.inference.model_copy import link_folder, link_model
+from segkit.structs import read_struct, to_mapping
 
 ENSEMBLE_FILE = "ensemble.json"
 MEMBERS = "members"
 ENSEMBLE_VERSION = 1
-_KEPT = ("model.json", "plan.json", "dataset.json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,35 +60,16 @@ def save_ensemble(folder: Path, members: Mapping[Path, float], folds: tuple[str,
         members: Model folder -> how much it counts.
         folds: Folds of every member that predict.
     """
-    settings = {path.name: share for path, share in members.items()}
-    made_from = content_hash([load_model(path).folder.name for path in members])
+    settings = EnsembleSettings(members={path.name: share for path, share in members.items()})
     with atomic_folder(folder) as draft:
         for path in members:
-            _copy_model(path, draft / MEMBERS / path.name, folds)
-        write_artifact(
-            draft / ENSEMBLE_FILE,
-            {"members": settings},
-            version=ENSEMBLE_VERSION,
-            made_from=made_from,
-        )
+            place = draft / MEMBERS / path.name
+            link_model(path, place, folds)
+            link_folder(path / PREVIOUS_STAGE, place / PREVIOUS_STAGE)
+        weights = {f"{path.name}/{fold}": _hash(path, fold) for path in members for fold in folds}
+        file, made_from = draft / ENSEMBLE_FILE, content_hash(weights)
+        write_artifact(file, to_mapping(settings), version=ENSEMBLE_VERSION, made_from=made_from)
 
 
-def _copy_model(source: Path, target: Path, folds: tuple[str, ...]) -> None:
-    files = [source / name for name in _KEPT]
-    for fold in folds:
-        files += [source / f"fold_{fold}" / name for name in ("final.pt", "recipe.json")]
-    before = source / PREVIOUS_STAGE
-    files += [path for path in before.rglob("*") if path.is_file()] if before.is_dir() else []
-    for file in files:
-        if file.is_file():
-            place = target / file.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(file, place)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        # Artefacts are replaced, never written over, so that a link keeps what it was made for.
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+def _hash(model: Path, fold: str) -> str:
+    return checkpoint_hash(model / f"fold_{fold}" / "final.pt")

@@ -47,6 +47,11 @@ class TrainedFold:
     """Where its cases are predicted, if not by it alone."""
 
     @property
+    def weights(self) -> Path:
+        """Its checkpoint."""
+        return self.model.folder / f"fold_{self.fold}" / f"{self.checkpoint}.pt"
+
+    @property
     def output(self) -> Path:
         """Where the predictions of its cases lie; those of every checkpoint have their folder."""
         if self.predicted_in is not None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segkit import options as opt
+from segkit.checkpoint import checkpoint_hash
 from segkit.errors import UserError, listing
 from segkit.evaluation.fitting import explain_trials
 from segkit.evaluation.postprocessing import RULES_FILE
 from segkit.evaluation.summary import Summary
-from segkit.evaluation.table import number
+from segkit.evaluation.table import align, number
 from segkit.files import content_hash, write_artifact
 from segkit.inference.ensemble import EnsemblePredictor
 from segkit.inference.ensemble_folder import save_ensemble
@@ -87,9 +88,9 @@ def find_best(options: opt.FindBest) -> Outcome[Selection]:
         folder, told = _deploy(dataset, best, options)
     scores = {each.name: each.summary.foreground_mean["dice"] for each in candidates}
     content = {"scores": scores, "chosen": best.name, "folder": str(folder)}
-    source = content_hash([str(fold.output) for fold in best.folds])
+    weights = [checkpoint_hash(fold.weights) for folds in models for fold in folds]
     path = dataset.workspace.folder / BEST_FILE
-    write_artifact(path, content, version=BEST_VERSION, made_from=source)
+    write_artifact(path, content, version=BEST_VERSION, made_from=content_hash(weights))
     lines = [*_table(candidates, best), "", *told, f"predicts: segkit predict -m {folder}"]
     return Outcome(
         text="\n".join(lines),
@@ -106,10 +107,10 @@ def _find_models(dataset: OpenDataset, options: opt.FindBest) -> list[tuple[Trai
     folds = options.folds or tuple(str(i) for i in range(len(open_folds(dataset).splits)))
     found = []
     for folder in sorted((dataset.workspace.folder / "models").glob("*/model.json")):
-        model = load_model(folder.parent)
-        if not _is_meant(model, options) or not trained_folds(model.folder):
+        model, trained = load_model(folder.parent), trained_folds(folder.parent)
+        if not _is_meant(model, options) or not trained:
             continue
-        missing = [fold for fold in folds if fold not in trained_folds(model.folder)]
+        missing = [fold for fold in folds if fold not in trained]
         if missing:
             text = "%s is left out: folds %s are not trained; %s"
             way = how_to_train(dataset, model, missing[0])
@@ -182,8 +183,4 @@ def _table(candidates: Sequence[Candidate], best: Candidate) -> list[str]:
         values = [each.summary.foreground_mean["dice"], *means]
         mark = "* " if each is best else "  "
         rows.append([mark + each.name, *(number(value, "dice") for value in values)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return align(rows, "<" * len(head)).splitlines()
