@@ -32,6 +32,16 @@ def plan_flag() -> Any:
     return flag("--planner", "--plan-name", help=PLAN_HELP, default="default", metavar="NAME")
 
 
+def recipe_flag() -> Any:
+    """Describe the recipe that is trained by."""
+    return flag("--recipe", help=RECIPE_HELP, default="default", metavar="NAME|FILE")
+
+
+def settings_flag() -> Any:
+    """Describe single values of the recipe."""
+    return flag("--set", help=SET_HELP, default=(), nargs="+", action="extend", metavar="KEY=VALUE")
+
+
 def allow_code_flag() -> Any:
     """Describe which code of others may be run."""
     return flag(

@@ -69,7 +69,7 @@ class Predict(Common):
     )
     precision: PrecisionName = flag(
         "--precision",
-        help="auto (fp16 on CUDA, bf16 where the CPU has it), fp32, bf16 or fp16",
+        help="auto (fp16 on CUDA, bf16 on CPUs that are faster in it), fp32, bf16 or fp16",
         default="auto",
         choices=("auto", "fp32", "bf16", "fp16"),
     )

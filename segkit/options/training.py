@@ -8,14 +8,14 @@ from pathlib import Path
 from segkit.options.common import (
     BUDGET_HELP,
     CONFIG_HELP,
-    RECIPE_HELP,
-    SET_HELP,
     Common,
     Dataset,
     duration,
     flag,
     min_cases_flag,
     plan_flag,
+    recipe_flag,
+    settings_flag,
     workdir_flag,
 )
 from segkit.options.common import (
@@ -29,10 +29,8 @@ class TrainingChoice(Dataset):
     """Which model, and how it is trained."""
 
     planner: str = plan_flag()
-    recipe: str = flag("--recipe", help=RECIPE_HELP, default="default", metavar="NAME|FILE")
-    settings: tuple[str, ...] = flag(
-        "--set", help=SET_HELP, default=(), nargs="+", action="extend", metavar="KEY=VALUE"
-    )
+    recipe: str = recipe_flag()
+    settings: tuple[str, ...] = settings_flag()
     time_budget: float | None = flag(
         "--time-budget", help=BUDGET_HELP, type=duration, metavar="TIME"
     )
@@ -115,10 +113,8 @@ class Preview(Dataset):
         type=a_fold,
         metavar="FOLD",
     )
-    recipe: str = flag("--recipe", help=RECIPE_HELP, default="default", metavar="NAME|FILE")
-    settings: tuple[str, ...] = flag(
-        "--set", help=SET_HELP, default=(), nargs="+", action="extend", metavar="KEY=VALUE"
-    )
+    recipe: str = recipe_flag()
+    settings: tuple[str, ...] = settings_flag()
     output: Path | None = flag(
         "-o",
         "--output",
@@ -139,8 +135,8 @@ class Run(TrainingChoice, Splitting):
     configurations: tuple[str, ...] = flag(
         "-c",
         "--configurations",
-        help="planned configurations, of several the best is found (default: 3d_fullres where "
-        "there is one)",
+        help="planned configurations; find_best compares several afterwards (default: 3d_fullres "
+        "where there is one)",
         nargs="+",
         default=(),
         metavar="CONFIG",

@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from segkit.dataset.labels import INVALID, LabelSchema
+from segkit.dataset.structures import PRESENT
 from segkit.files import atomic_write
 from segkit.report.label_picture import blend, busiest_slice, grey, legend
+from segkit.report.legend import legend_handles
 from segkit.types import Spacing
-
-_MOST_NAMES = 24
-"""Classes that a legend has room for."""
 
 
 def draw_overlay(
@@ -49,13 +48,16 @@ def draw_overlay(
 
 
 def _handles(labels: np.ndarray, schema: LabelSchema) -> list[Patch]:
-    """Name what the slice shows; of many classes the first ones."""
+    """Name what the slice shows."""
     *classes, ignored, invalid = legend(schema)
     if schema.overlapping:
-        seen = [pair for pair, channel in zip(classes, labels, strict=True) if (channel == 1).any()]
+        seen = [
+            pair
+            for pair, channel in zip(classes, labels, strict=True)
+            if (channel == PRESENT).any()
+        ]
     else:
         seen = [pair for number, pair in enumerate(classes, start=1) if (labels == number).any()]
-    seen = seen[:_MOST_NAMES]
-    seen += [ignored] if (labels == schema.ignore_index).any() else []
-    seen += [invalid] if (labels == INVALID).all(0).any() else []
-    return [Patch(color=colour, label=name) for name, colour in seen]
+    marks = [ignored] if (labels == schema.ignore_index).any() else []
+    marks += [invalid] if (labels == INVALID).all(0).any() else []
+    return legend_handles(seen, marks)

@@ -25,6 +25,7 @@ from segkit.report.label_picture import (
     outline,
     window,
 )
+from segkit.report.legend import legend_handles
 from segkit.training.preview import PatchPair
 from segkit.types import Spacing
 
@@ -35,8 +36,6 @@ COLUMNS = 6
 PICTURE_INCHES = 2.2
 FINE = 240
 """Small patches are enlarged to about so many pixels, that outlines are thin."""
-MOST_NAMES = 30
-"""Names that a legend has room for."""
 STRENGTH = 0.45
 
 
@@ -166,7 +165,7 @@ def _enlarged(array: np.ndarray, times: int) -> np.ndarray:
 
 
 def _handles(pairs: Sequence[PatchPair], schema: LabelSchema) -> list[Patch]:
-    """Name every colour that occurs in the patches; of very many classes the first ones."""
+    """Name every colour that occurs in the patches."""
     segs = [seg for pair in pairs for seg in (pair.seg, pair.augmented_seg)]
     *classes, ignored, invalid = legend(schema)
     if schema.sigmoid:
@@ -180,10 +179,6 @@ def _handles(pairs: Sequence[PatchPair], schema: LabelSchema) -> list[Patch]:
         present = {int(value) for seg in segs for value in np.unique(seg)}
         seen = [number in present for number in range(1, schema.num_classes)]
     named = [pair for pair, there in zip(classes, seen, strict=True) if there]
-    handles = [Patch(color=colour, label=name) for name, colour in named[:MOST_NAMES]]
-    if len(named) > MOST_NAMES:
-        handles.append(Patch(color="none", label=f"and {len(named) - MOST_NAMES} more"))
-    for (name, colour), value in ((ignored, schema.ignore_index), (invalid, INVALID)):
-        if any((seg == value).any() for seg in segs):
-            handles.append(Patch(color=colour, label=name))
-    return handles
+    values = ((ignored, schema.ignore_index), (invalid, INVALID))
+    marks = [mark for mark, value in values if any((seg == value).any() for seg in segs)]
+    return legend_handles(named, marks)

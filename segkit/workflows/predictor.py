@@ -60,8 +60,8 @@ class Predictor:
             folds: Folds whose predictions are averaged; empty takes all that are trained.
             checkpoint: ``final``, ``best`` or ``last``.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-            precision: ``auto`` (fp16 on CUDA, bf16 where the CPU has it), ``fp32``, ``bf16`` or
-                ``fp16``.
+            precision: ``auto`` (fp16 on CUDA, bf16 on CPUs that are faster in it), ``fp32``,
+                ``bf16`` or ``fp16``.
             engine: ``torch``, or ``openvino`` (CPUs only).
 
         Raises:
