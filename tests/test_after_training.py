@@ -3,41 +3,17 @@
 import json
 import shutil
 
-import nibabel as nib
 import numpy as np
 import pytest
+from commands import read_nifti, segkit, strict, write_nifti
 
 from segkit.cli.main import main
 
+GRID_MM = (1.0, 1.0, 2.0)
 CASES = tuple("abcdef")
 FOLDS = [{"train": list("abc"), "val": list("def")}, {"train": list("def"), "val": list("abc")}]
 TINY = ("sampling.batch_size=2", "iterations_per_epoch=6", "epochs=1", "final_validation=false")
 PATCHES = {"2d": "sampling.patch_size=[16,16]", "3d_fullres": "sampling.patch_size=[8,16,16]"}
-
-
-def segkit(capsys, *arguments, code=0):
-    capsys.readouterr()
-    found = main([*map(str, arguments), "-j", "1"])
-    out = capsys.readouterr()
-    assert found == code, out.err
-    assert "Traceback" not in out.err
-    return out
-
-
-def strict(path):
-    def refuse(name):
-        raise ValueError(name)
-
-    return json.loads(path.read_text(), parse_constant=refuse)
-
-
-def write(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), str(path))
-
-
-def read(path):
-    return np.asanyarray(nib.load(str(path)).dataobj)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +26,9 @@ def raw(tmp_path_factory):
         radius = rng.uniform(4.0, 5.5)
         whole = (x - 10) ** 2 + (y - 9) ** 2 + (2 * (z - 5)) ** 2 < radius**2
         image = rng.normal(100, 5, whole.shape) + 60 * whole + 30 * (whole & (x < 10))
-        write(folder / "imagesTr" / f"{case}_0000.nii.gz", image.astype(np.float32))
+        write_nifti(folder / "imagesTr" / f"{case}_0000.nii.gz", image.astype(np.float32), GRID_MM)
         label = whole + (whole & (x < 10))
-        write(folder / "labelsTr" / f"{case}.nii.gz", label.astype(np.uint8))
+        write_nifti(folder / "labelsTr" / f"{case}.nii.gz", label.astype(np.uint8), GRID_MM)
     description = {
         "channel_names": {"0": "MR"},
         "labels": {"background": 0, "back": 1, "front": 2},
@@ -184,7 +160,7 @@ def find_best(capsys, raw, work, *more, code=0):
 def predicted(capsys, model, images, out):
     given = ("-i", images, "-o", out, "-m", model, "--device", "cpu")
     told = segkit(capsys, "predict", *given)
-    return told, {path.name: read(path) for path in sorted(out.glob("*.nii.gz"))}
+    return told, {path.name: read_nifti(path) for path in sorted(out.glob("*.nii.gz"))}
 
 
 def test_the_best_is_found_and_predicts_from_one_folder(raw, both, tmp_path, capsys):
@@ -220,8 +196,8 @@ def test_a_pair_is_the_mean_of_its_members(raw, both, tmp_path, capsys):
     models = [model(both, name) for name in ("2d", "3d_fullres")]
     given = ("-i", raw / "imagesTr" / "d_0000.nii.gz", "-o", tmp_path / "out", "-m", *models)
     segkit(capsys, "predict", *given, "--folds", 0, "--device", "cpu")
-    found = read(pair / "fold_0" / "d.nii.gz")
-    np.testing.assert_array_equal(found, read(tmp_path / "out" / "d.nii.gz"))
+    found = read_nifti(pair / "fold_0" / "d.nii.gz")
+    np.testing.assert_array_equal(found, read_nifti(tmp_path / "out" / "d.nii.gz"))
 
 
 def test_what_is_missing_is_told_and_what_is_done_is_kept(raw, work, capsys):

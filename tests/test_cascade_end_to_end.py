@@ -3,9 +3,9 @@
 import json
 import shutil
 
-import nibabel as nib
 import numpy as np
 import pytest
+from commands import read_nifti, segkit, write_nifti
 
 from segkit.cli.main import main
 
@@ -22,24 +22,6 @@ def _no_pictures():
         yield
 
 
-def segkit(capsys, *arguments, code=0):
-    capsys.readouterr()
-    found = main([*map(str, arguments), "-j", "1"])
-    out = capsys.readouterr()
-    assert found == code, out.err
-    assert "Traceback" not in out.err
-    return out
-
-
-def write(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.0, 1.0, 1.0])), str(path))
-
-
-def read(path):
-    return np.asanyarray(nib.load(str(path)).dataobj)
-
-
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     """Bright balls in images that are much larger than a patch."""
@@ -50,9 +32,9 @@ def raw(tmp_path_factory):
         centre = rng.integers(8, 13, (3, 1, 1, 1))
         inside = ((grid - centre) ** 2).sum(0) < rng.uniform(30, 60)
         image = rng.normal(100, 10, inside.shape) + 60 * inside
-        write(folder / "imagesTr" / f"{case}_0000.nii.gz", image.astype(np.float32))
+        write_nifti(folder / "imagesTr" / f"{case}_0000.nii.gz", image.astype(np.float32))
         label = inside + (inside & (grid[0] > centre[0]))
-        write(folder / "labelsTr" / f"{case}.nii.gz", label.astype(np.uint8))
+        write_nifti(folder / "labelsTr" / f"{case}.nii.gz", label.astype(np.uint8))
     content = {
         "channel_names": {"0": "MR"},
         "labels": {"background": 0, "whole": 1, "half": 2},
@@ -130,7 +112,7 @@ def test_a_model_folder_predicts_by_itself_wherever_it_is(raw, work, trained, tm
     named = ("-d", raw, "-c", CASCADE, "-w", work, "--recipe", "debug")
     segkit(capsys, *predict, *named, "-o", tmp_path / "b")
     for case in "bd":
-        ours, other = (read(tmp_path / place / f"{case}.nii.gz") for place in "ab")
+        ours, other = (read_nifti(tmp_path / place / f"{case}.nii.gz") for place in "ab")
         np.testing.assert_array_equal(ours, other)
         assert ours.shape == (24, 22, 20)
 
@@ -147,7 +129,7 @@ def test_segmentations_made_elsewhere_are_refined(raw, work, trained, tmp_path, 
     segkit(capsys, *given, "-o", tmp_path / "told")
     shutil.copytree(raw / "labelsTr", tmp_path / "empty")
     for case in CASES:
-        write(tmp_path / "empty" / f"{case}.nii.gz", np.zeros((24, 22, 20), np.uint8))
+        write_nifti(tmp_path / "empty" / f"{case}.nii.gz", np.zeros((24, 22, 20), np.uint8))
     empty = (*command, "--previous-stage", tmp_path / "empty", "--save-probabilities")
     segkit(capsys, *empty, "-o", tmp_path / "nothing")
     # What the network is told makes a difference to what it says.
@@ -202,7 +184,7 @@ def test_trained_on_all_cases(raw, copied, tmp_path, capsys):
         shutil.rmtree(model / f"fold_{fold}")
     image = raw / "imagesTr" / "c_0000.nii.gz"
     segkit(capsys, "predict", "-i", image, "-m", model, "-o", tmp_path / "out", "--device", "cpu")
-    assert read(tmp_path / "out" / "c.nii.gz").shape == (24, 22, 20)
+    assert read_nifti(tmp_path / "out" / "c.nii.gz").shape == (24, 22, 20)
 
 
 def test_what_would_not_end_well_is_refused_before_anything_is_trained(raw, work, trained, capsys):

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from commands import strict
 
 from segkit.dataset.demo import make_demo_dataset
 
@@ -25,13 +26,6 @@ def segkit(*arguments, code=0):
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
-
-
-def strict(path):
-    def refuse(name):
-        raise ValueError(name)
-
-    return json.loads(path.read_text(), parse_constant=refuse)
 
 
 @pytest.fixture(scope="module")

@@ -7,41 +7,15 @@ than the work.
 import json
 from types import SimpleNamespace
 
-import nibabel as nib
 import numpy as np
 import pytest
+from commands import read_nifti, segkit, strict, write_nifti
 
-from segkit.cli.main import main
-
+GRID_MM = (1.0, 1.0, 2.0)
 CASES = ("a", "b", "c", "d", "e")
 STRUCTURES = {"whole": 1, "front": 2, "back": 4}
 TINY = ("sampling.patch_size=[8,16,16]", "sampling.batch_size=2", "iterations_per_epoch=12")
 """Enough steps to see that every channel is the target it should be."""
-
-
-def segkit(capsys, *arguments, code=0):
-    capsys.readouterr()
-    found = main([*map(str, arguments), "-j", "1"])
-    out = capsys.readouterr()
-    assert found == code, out.err
-    assert "Traceback" not in out.err
-    return out
-
-
-def strict(path):
-    def refuse(name):
-        raise ValueError(name)
-
-    return json.loads(path.read_text(), parse_constant=refuse)
-
-
-def write(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), str(path))
-
-
-def read(path):
-    return np.asanyarray(nib.load(str(path)).dataobj)
 
 
 def make_images(folder, labels, **content):
@@ -53,7 +27,7 @@ def make_images(folder, labels, **content):
         radius = rng.uniform(4.0, 5.5)
         whole = (x - 10) ** 2 + (y - 9) ** 2 + (2 * (z - 5)) ** 2 < radius**2
         image = rng.normal(100, 5, whole.shape) + 60 * whole + 30 * (whole & (x < 10))
-        write(folder / "imagesTr" / f"{case}_0000.nii.gz", image.astype(np.float32))
+        write_nifti(folder / "imagesTr" / f"{case}_0000.nii.gz", image.astype(np.float32), GRID_MM)
         masks[case] = {"whole": whole, "front": whole & (x < 10), "back": whole & (x >= 8)}
     description = {
         "channel_names": {"0": "MR"},
@@ -108,14 +82,14 @@ def test_bitmasks(raw, tmp_path, capsys):
     masks = structure_dataset(raw)
     for case, found in masks.items():
         label = sum(bit * found[name] for name, bit in STRUCTURES.items())
-        write(raw / "labelsTr" / f"{case}.nii.gz", label.astype(np.uint8))
+        write_nifti(raw / "labelsTr" / f"{case}.nii.gz", label.astype(np.uint8), GRID_MM)
     made = go_through(capsys, raw, tmp_path / "work")
     check_learned(made.summary["labels"])
     assert "structure whole: in 5 of 5 case(s)" in made.told
     assert "combination whole+front+back: in 5 case(s)" in made.told
     assert made.summary["labels"].keys() == STRUCTURES.keys()
     for case in CASES:
-        predicted = read(made.predictions / f"{case}.nii.gz")
+        predicted = read_nifti(made.predictions / f"{case}.nii.gz")
         assert predicted.shape == masks[case]["whole"].shape
         assert predicted.dtype == np.uint8
         assert predicted.max() <= 7
@@ -126,7 +100,7 @@ def test_masks_in_one_file_without_a_rare_structure(raw, tmp_path, capsys):
     for case, found in masks.items():
         back = found["back"] if case == "c" else 0 * found["back"]
         stacked = np.stack([found["whole"], found["front"], back], axis=-1)
-        write(raw / "labelsTr" / f"{case}.nii.gz", stacked.astype(np.uint8))
+        write_nifti(raw / "labelsTr" / f"{case}.nii.gz", stacked.astype(np.uint8), GRID_MM)
     work = tmp_path / "work"
     planning = ("--min-cases", 2)
     made = go_through(capsys, raw, work, planning=planning)
@@ -137,7 +111,7 @@ def test_masks_in_one_file_without_a_rare_structure(raw, tmp_path, capsys):
     store = work / raw.name / "preprocessed" / "default_3d_fullres"
     assert np.load(store / "a_seg.npy", mmap_mode="r").shape[0] == 2
     for case in CASES:
-        predicted = read(made.predictions / f"{case}.nii.gz")
+        predicted = read_nifti(made.predictions / f"{case}.nii.gz")
         assert predicted.shape == (*masks[case]["whole"].shape, 3)
         assert not predicted[..., 2].any()
     # A plan that leaves nothing out makes stale what was preprocessed, and the model.
@@ -152,10 +126,10 @@ def test_a_folder_of_masks_not_annotated_everywhere(raw, tmp_path, capsys):
         for name in STRUCTURES:
             if (case, name) != ("b", "front"):
                 file = raw / "labelsTr" / case / f"{name}.nii.gz"
-                write(file, found[name].astype(np.uint8))
+                write_nifti(file, found[name].astype(np.uint8), GRID_MM)
     used = np.ones(masks["c"]["whole"].shape, dtype=np.uint8)
     used[:, :6] = 0
-    write(raw / "masksTr" / "c.nii.gz", used)
+    write_nifti(raw / "masksTr" / "c.nii.gz", used, GRID_MM)
     work = tmp_path / "work"
     made = go_through(capsys, raw, work, settings=("loss.class_weights=auto",))
     check_learned(made.summary["labels"])
@@ -166,7 +140,7 @@ def test_a_folder_of_masks_not_annotated_everywhere(raw, tmp_path, capsys):
     for case in CASES:
         files = sorted(path.name for path in (made.predictions / case).iterdir())
         assert files == ["back.nii.gz", "front.nii.gz", "whole.nii.gz"]
-        assert np.isin(read(made.predictions / case / "whole.nii.gz"), (0, 1)).all()
+        assert np.isin(read_nifti(made.predictions / case / "whole.nii.gz"), (0, 1)).all()
     (case_b,) = [case for case in made.summary["cases"] if case["case"] == "b"]
     assert case_b["labels"]["front"]["dice"] is None
     assert made.summary["labels"]["front"]["dice"]["undefined"] == 1
@@ -179,14 +153,14 @@ def test_regions_with_ignored_slices(raw, tmp_path, capsys):
     for case, found in masks.items():
         label = np.where(found["front"], 20, 10 * found["whole"])
         label[:, :, ::3] = 99
-        write(raw / "labelsTr" / f"{case}.nii.gz", label.astype(np.uint8))
+        write_nifti(raw / "labelsTr" / f"{case}.nii.gz", label.astype(np.uint8), GRID_MM)
     settings = ("loss.class_weights=auto", "loss.cross_entropy=focal")
     made = go_through(capsys, raw, tmp_path / "work", settings=settings)
     check_learned(made.summary["regions"])
     assert made.summary["regions"].keys() == {"whole", "front"}
     assert len(made.summary["labels"]) == 2
     for case in CASES:
-        assert np.isin(read(made.predictions / f"{case}.nii.gz"), (0, 10, 20)).all()
+        assert np.isin(read_nifti(made.predictions / f"{case}.nii.gz"), (0, 10, 20)).all()
 
 
 def test_pretrained_weights_with_and_without_an_ignore_label(raw, tmp_path, capsys):
@@ -196,7 +170,7 @@ def test_pretrained_weights_with_and_without_an_ignore_label(raw, tmp_path, caps
         for case, found in masks.items():
             label = np.where(found["front"], values["front"], values["whole"] * found["whole"])
             label[:, :, ::4] = ignore.get("ignore", 0)
-            write(folder / "labelsTr" / f"{case}.nii.gz", label.astype(np.uint8))
+            write_nifti(folder / "labelsTr" / f"{case}.nii.gz", label.astype(np.uint8), GRID_MM)
         segkit(capsys, "plan_and_preprocess", folder, "-w", tmp_path / "work", "-c", "3d_fullres")
     work, model = tmp_path / "work", tmp_path / "work" / raw.name / "models"
     segkit(capsys, *train(raw, work), "final_validation=false")

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from commands import segkit
 from tiny import tiny_configuration, tiny_plan, write_description, write_model
 
-from segkit.cli.main import main
 from segkit.dataset.image_io import read_labels, write_labels
 from segkit.dataset.image_io.sitk_io import write as write_image
 from segkit.evaluation.postprocessing import (
@@ -22,14 +22,6 @@ from segkit.types import Geometry
 from segkit.workflows.predictor import Predictor
 
 GRID = Geometry(spacing_mm=(2.0, 1.0, 1.5), origin=(1.0, 2.0, 3.0))
-
-
-def segkit(capsys, *arguments, code=0):
-    found = main([*map(str, arguments), "-j", "1"])
-    out = capsys.readouterr()
-    assert found == code, out.err
-    assert "Traceback" not in out.err
-    return out
 
 
 def put(folder, case, rows):
