@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from test_labels_end_to_end import CASES, read, segkit, strict, write
+from commands import read_nifti, segkit, strict, write_nifti
+from test_labels_end_to_end import CASES, GRID_MM
 
 from segkit.cli.main import main
 
@@ -22,8 +23,8 @@ def make_dataset(folder, channels=("T1", "T2")):
         for channel in range(len(channels)):
             image = rng.normal(100, 5, ball.shape) + 60 * ball
             path = folder / "imagesTr" / f"{case}_{channel:04d}.nii.gz"
-            write(path, image.astype(np.float32))
-        write(folder / "labelsTr" / f"{case}.nii.gz", ball.astype(np.uint8))
+            write_nifti(path, image.astype(np.float32), GRID_MM)
+        write_nifti(folder / "labelsTr" / f"{case}.nii.gz", ball.astype(np.uint8), GRID_MM)
     description = {
         "channel_names": {str(i): name for i, name in enumerate(channels)},
         "labels": {"background": 0, "ball": 1},
@@ -68,7 +69,7 @@ def test_a_model_trained_so_predicts_what_lacks_a_channel(planned, capsys, tmp_p
     assert "a has no T2 (_0001), and is predicted without" in told
     assert "b has no T1 (_0000), and is predicted without" in told
     for case in "ab":
-        found = read(tmp_path / f"{case}.nii.gz") == 1
+        found = read_nifti(tmp_path / f"{case}.nii.gz") == 1
         assert 2 * (found & ball).sum() / (found.sum() + ball.sum()) > 0.8
 
 

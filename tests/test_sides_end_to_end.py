@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from test_labels_end_to_end import CASES, read, segkit, strict, write
+from commands import read_nifti, segkit, strict, write_nifti
+from test_labels_end_to_end import CASES, GRID_MM
 
 from segkit.cli.main import main
 from segkit.inference.model import load_model
@@ -22,8 +23,8 @@ def make_dataset(folder, **content):
             inside = (x - centre) ** 2 + (y - 9) ** 2 + (2 * (z - 5)) ** 2 < 16
             labels[inside] = label
         image = rng.normal(100, 5, labels.shape) + 60 * (labels > 0)
-        write(folder / "imagesTr" / f"{case}_0000.nii.gz", image.astype(np.float32))
-        write(folder / "labelsTr" / f"{case}.nii.gz", labels)
+        write_nifti(folder / "imagesTr" / f"{case}_0000.nii.gz", image.astype(np.float32), GRID_MM)
+        write_nifti(folder / "labelsTr" / f"{case}.nii.gz", labels, GRID_MM)
     description = {
         "channel_names": {"0": "MR"},
         "labels": {"background": 0, "kidney left": 1, "kidney right": 2},
@@ -82,4 +83,4 @@ def test_pairs_are_swapped_in_training_and_prediction(planned, capsys):
     assert (swap.axis, swap.inputs, swap.outputs) == (2, (0,), (0, 2, 1))
     out = work / "predictions"
     segkit(capsys, "predict", "-i", raw / "imagesTr", "-o", out, "-m", folder, "--device", "cpu")
-    assert set(np.unique(read(out / "a.nii.gz"))) <= {0, 1, 2}
+    assert set(np.unique(read_nifti(out / "a.nii.gz"))) <= {0, 1, 2}
