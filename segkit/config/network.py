@@ -70,7 +70,7 @@ def changes_of_unet(config: NetworkConfig) -> dict[str, Any]:
     """Return what is not left to the plan, by name; nothing of a class."""
     given = {name: getattr(config, name) for name in config.__dataclass_fields__}
     own = ("class_", "arguments")
-    return {name: x for name, x in given.items() if name not in own and x not in (None, False)}
+    return {n: x for n, x in given.items() if n not in own and x is not None and x is not False}
 
 
 def _is_plain(value: Any) -> bool:

@@ -77,6 +77,14 @@ def bounding_box(mask: np.ndarray) -> Box:
     return tuple(box)
 
 
+def widened(box: Box, shape: Shape, margin: int) -> Box:
+    """Widen a box by so many voxels on each side, inside an image of that shape."""
+    return tuple(
+        (max(start - margin, 0), min(stop + margin, size))
+        for (start, stop), size in zip(box, shape, strict=True)
+    )
+
+
 def box_slices(box: Box) -> tuple[slice, ...]:
     """Turn a box into an index for an array with these axes."""
     return tuple(slice(start, stop) for start, stop in box)

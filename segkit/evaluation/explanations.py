@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segkit.dataset.labels import BACKGROUND, LabelSchema, Region
-from segkit.dataset.nonzero import Box, bounding_box, box_slices
+from segkit.dataset.nonzero import bounding_box, box_slices, widened
 from segkit.evaluation.overlap import Scores, annotated_classes, ratio
 
 
@@ -81,7 +81,8 @@ def label_errors(
     if not schema.has_regions or not (annotated := ref != schema.ignore_index).any():
         return ()
     ref, pred = annotated_classes(ref, pred, schema.num_classes)
-    box = box_slices(_widen(bounding_box((ref != BACKGROUND) | (pred != BACKGROUND)), ref.shape))
+    labelled = bounding_box((ref != BACKGROUND) | (pred != BACKGROUND))
+    box = box_slices(widened(labelled, ref.shape, 1))
     ref, pred, annotated = ref[box], pred[box], annotated[box]
     found, painted = [], {region.paint for region in schema.regions}
     for index, label in enumerate(schema.classes, start=1):
@@ -118,7 +119,7 @@ def _at_border(label: np.ndarray, other: np.ndarray, wrong: np.ndarray) -> int:
     """Count wrong voxels that touch both the label and annotated voxels outside it."""
     if not (label.any() and wrong.any()):
         return 0
-    box = box_slices(_widen(bounding_box(label), label.shape))
+    box = box_slices(widened(bounding_box(label), label.shape, 1))
     near = _grow(label[box]) & _grow(other[box])
     return _count(wrong[box] & near)
 
@@ -133,14 +134,6 @@ def _grow(mask: np.ndarray) -> np.ndarray:
     # Three times as fast as binary_dilation with 26 neighbours.
     grown: np.ndarray = ndimage.maximum_filter(mask, size=3, mode="constant")
     return grown
-
-
-def _widen(box: Box, shape: tuple[int, ...]) -> Box:
-    """Widen a box by one voxel on each side, inside the image."""
-    return tuple(
-        (max(start - 1, 0), min(stop + 1, size))
-        for (start, stop), size in zip(box, shape, strict=True)
-    )
 
 
 def explain(

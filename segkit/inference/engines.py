@@ -6,7 +6,6 @@ known to whoever predicts, so that another engine is another entry in ``ENGINES`
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from segkit.errors import UserError
 from segkit.networks.blocks import CONVOLUTIONS
 from segkit.networks.own import OwnNetwork
 from segkit.planning.plan import NetworkPlan
+from segkit.planning.topology import total_stride
 from segkit.precision import Precision, channels_last_format
 from segkit.types import Shape
 
@@ -60,7 +60,7 @@ def trial_input(network: NetworkPlan, channels: int, patch_size: Shape) -> Tenso
 
     Of a network that is a class, nothing is known but that it takes a whole patch.
     """
-    poolings = (math.prod(strides) for strides in zip(*network.strides, strict=True))
+    poolings = total_stride(network.strides)
     shape = [min(edge, 2 * pooling) for edge, pooling in zip(patch_size, poolings, strict=True)]
     if network.class_ is not None:
         shape = list(patch_size)

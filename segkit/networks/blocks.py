@@ -114,8 +114,9 @@ class ConvUnit(nn.Module):
             return channels_last_norm(
                 features, norm.weight, norm.bias, eps=norm.eps, slope=self.slope
             )
+        features = norm(features)
         # In place is safe: a norm keeps its input, not its output, for the gradient.
-        return F.leaky_relu_(norm(features), self.slope)
+        return features if self.slope == 1 else F.leaky_relu_(features, self.slope)
 
 
 class PlainStage(nn.Module):

@@ -84,6 +84,8 @@ def _try_training(network: OwnNetwork, demands: Demands) -> None:
 def _try_gradient(network: OwnNetwork, outputs: Sequence[Tensor], demands: Demands) -> None:
     try:
         torch.stack([logits.float().square().mean() for logits in outputs]).sum().backward()
+    except torch.cuda.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise _refusal(network, f"has no gradient: {in_words(error)}") from error
     trained = [(name, p.grad) for name, p in network.named_parameters() if p.requires_grad]
@@ -116,6 +118,9 @@ def _run(network: OwnNetwork, demands: Demands, batch_size: int) -> Any:
     image = torch.randn(shape).to(demands.device)
     try:
         outputs = demands.precision.forward(network, image)
+    except torch.cuda.OutOfMemoryError:
+        # Not the network is to blame, but its batch.
+        raise
     except Exception as error:
         mode = "train" if network.training else "eval"
         what = f"fails in {mode} mode on an image {list(shape)}: {in_words(error)}"

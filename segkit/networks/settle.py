@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
 
 from segkit.config import NetworkConfig
+from segkit.config.network import changes_of_unet
 from segkit.errors import UserError
 from segkit.networks.build import check_unet
 from segkit.planning.plan import NetworkPlan
@@ -19,11 +19,8 @@ def settled_unet(planned: NetworkPlan, config: NetworkConfig) -> NetworkPlan:
         UserError: more stages are to be kept than are planned, or the result is no U-Net.
     """
     kept = planned if config.stages is None else _first_stages(planned, config.stages)
-    asked = {f.name: getattr(config, f.name, None) for f in fields(NetworkPlan)}
-    own = ("class_", "arguments")
-    changes: dict[str, Any] = {
-        name: value for name, value in asked.items() if value is not None and name not in own
-    }
+    planned_too = {f.name for f in fields(NetworkPlan)}
+    changes = {n: x for n, x in changes_of_unet(config).items() if n in planned_too}
     unet = replace(kept, class_=None, arguments={}, **changes)
     check_unet(unet)
     return unet

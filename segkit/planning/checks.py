@@ -16,6 +16,7 @@ import numpy as np
 
 from segkit.dataset.orientation import reorient_view
 from segkit.errors import UserError, nearest
+from segkit.planning.topology import total_stride
 
 if TYPE_CHECKING:
     from segkit.planning.plan import ConfigurationPlan, NetworkPlan, Plan
@@ -169,8 +170,8 @@ def _positive(key: str, values: Sequence[float]) -> Iterator[Fault]:
         yield Fault(key=key, what=f"must be positive, got {wrong[0]}", fix=fix)
 
 
-def _patch_faults(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> Iterator[Fault]:
-    divisor = [math.prod(axis) for axis in zip(*strides, strict=True)]
+def _patch_faults(patch: Sequence[int], strides: Sequence[tuple[int, ...]]) -> Iterator[Fault]:
+    divisor = list(total_stride(strides))
     multiples = [max(round(n / d), 1) * d for n, d in zip(patch, divisor, strict=True)]
     if any(n < 1 or n % d for n, d in zip(patch, divisor, strict=True)):
         what = f"{list(patch)} must be multiples of {divisor}, the product of the strides"

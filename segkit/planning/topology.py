@@ -38,7 +38,12 @@ class Topology:
     @property
     def divisor(self) -> Axes:
         """What the patch must be a multiple of, per axis."""
-        return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
+        return total_stride(self.strides)
+
+
+def total_stride(strides: Sequence[Axes]) -> Axes:
+    """Product of the strides of all stages per axis, which a patch is a multiple of."""
+    return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
 
 
 def plan_topology(spacing_mm: Spacing, patch_size: Sequence[float]) -> Topology:
@@ -66,7 +71,7 @@ def plan_topology(spacing_mm: Spacing, patch_size: Sequence[float]) -> Topology:
             spacing[axis] *= 2
             size[axis] = math.ceil(size[axis] / 2)
     kernels.append(tuple(3 for _ in axes))
-    divisor = [math.prod(axis) for axis in zip(*strides, strict=True)]
+    divisor = total_stride(strides)
     padded = tuple(math.ceil(n / d) * d for n, d in zip(patch_size, divisor, strict=True))
     return Topology(patch_size=padded, strides=tuple(strides), kernel_sizes=tuple(kernels))
 

@@ -12,10 +12,10 @@ import math
 import time
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from segkit.config import OptimizerConfig
+from segkit.planning.topology import total_stride
 from segkit.runtime import log
 from segkit.training.fitting import fitting_task, with_batch_size
 from segkit.training.parts import load_batch
@@ -96,10 +96,14 @@ def _timed_sample(task: TrainingTask, source: PatchSource, device: torch.device)
 
 
 def with_small_patch(task: TrainingTask) -> TrainingTask:
-    """Return the task with an eighth of its patch, or what the network can still halve."""
-    divisors = np.prod(np.asarray(task.configured.network.strides), axis=0).tolist()
+    """Return the task with an eighth of its patch, or what the network can still halve.
+
+    A class is only known to take the patch it was made for.
+    """
+    if task.network.class_ is not None:
+        return task
     voxels = int(math.prod(task.patch_size) * SMALL_PATCH)
-    size = shrink_patch(task.patch_size, divisors, voxels)
+    size = shrink_patch(task.patch_size, total_stride(task.network.strides), voxels)
     sampling = replace(task.recipe.sampling, patch_size=size, max_patch_voxels=None)
     return replace(task, recipe=replace(task.recipe, sampling=sampling))
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from segkit.config import Recipe
 from segkit.errors import UserError
 from segkit.files import content_hash, read_json
-from segkit.structs import from_mapping, to_mapping
+from segkit.structs import differing_keys, from_mapping, to_mapping
 from segkit.training.pretrained import Origin
 
 _MAY_CHANGE = ("name", "schedule", "final_validation")
@@ -45,7 +44,7 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def continued_record(folder: Path, recipe: Recipe, budget_seconds: float | None) -> RunRecord:
-    """Go on with what was settled at the beginning; only schedule and budget may change.
+    """Go on with what was settled at the beginning; what the run is made of may not change.
 
     Args:
         folder: The fold's.
@@ -56,11 +55,12 @@ def continued_record(folder: Path, recipe: Recipe, budget_seconds: float | None)
         UserError: the recipe differs in what may not change.
     """
     record = read_record(folder)
-    if changed := _changed(to_mapping(record.requested), to_mapping(recipe)):
+    differing = differing_keys(to_mapping(record.requested), to_mapping(recipe))
+    if changed := [key for key in differing if key.partition(".")[0] not in _MAY_CHANGE]:
         raise UserError(
             f"the run was begun with other values of {', '.join(changed)}",
             where=folder / "recipe.json",
-            fix="leave these out; only schedule may change when a run goes on",
+            fix="leave these out; only schedule, final_validation and the time budget may change",
         )
     return replace(
         record,
@@ -68,17 +68,3 @@ def continued_record(folder: Path, recipe: Recipe, budget_seconds: float | None)
         resolved=replace(record.resolved, schedule=recipe.schedule),
         budget_seconds=budget_seconds or record.budget_seconds,
     )
-
-
-def _changed(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the values that differ, but for what may change on the way."""
-    names: list[str] = []
-    for key in {**before, **now}:
-        if prefix == "" and key in _MAY_CHANGE:
-            continue
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            names += _changed(old, new, f"{prefix}{key}.")
-        elif old != new:
-            names.append(f"{prefix}{key}")
-    return names

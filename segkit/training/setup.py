@@ -14,6 +14,7 @@ from segkit.errors import UserError
 from segkit.networks.build import build_network
 from segkit.networks.demands import Demands, check_own_network
 from segkit.networks.own import OwnNetwork
+from segkit.planning.topology import total_stride
 from segkit.precision import Precision, choose_precision
 from segkit.preprocessing.locations import target_keys
 from segkit.training.augment import (
@@ -202,7 +203,7 @@ def _check_channel_dropout(task: TrainingTask) -> None:
 
 
 def _check_patch_size(task: TrainingTask) -> None:
-    strides = np.prod(np.asarray(task.network.strides), axis=0)
+    strides = np.asarray(total_stride(task.network.strides))
     size = np.asarray(task.patch_size)
     if task.network.class_ is not None and len(size) == len(strides):
         # What a class can take is found out by trying.

@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
 from segkit.config import InvalidVoxels, LossConfig, Recipe
 from segkit.dataset.labels import LabelSchema
 from segkit.dataset.sides import Sides
@@ -18,6 +16,7 @@ from segkit.networks.inputs import input_channels
 from segkit.networks.settle import settled_network, settled_unet
 from segkit.planning.plan import ConfigurationPlan, NetworkPlan, Plan
 from segkit.planning.sides import PatchSides, patch_sides
+from segkit.planning.topology import total_stride
 from segkit.training.augment import SpatialSettings, spatial_settings
 from segkit.training.patches import LabelMaps
 from segkit.training.weights import settled_loss_weights
@@ -56,7 +55,7 @@ class TrainingTask:
         sampling, planned = self.recipe.sampling, self.configured
         if sampling.patch_size is not None:
             return sampling.patch_size
-        divisors = np.prod(np.asarray(self._unet.strides), axis=0).tolist()
+        divisors = total_stride(self._unet.strides)
         return shrink_patch(planned.patch_size, divisors, sampling.max_patch_voxels)
 
     @property

@@ -183,6 +183,7 @@ def test_a_class_is_a_value_of_the_recipe(tmp_path):
         (["network.class=a/b.py:MyNet"], "class must be package.module:Class"),
         (["arguments={width: 8}"], "arguments have no effect without a class"),
         (["network.class=a:B", "norm=batch"], "norm has no effect on a class"),
+        (["network.class=a:B", "network.dropout=0"], "dropout has no effect on a class"),
         (["network.class=a:B", "checkpointing=true"], "checkpointing has no effect on a class"),
         (["network.class=a:B", "arguments={patch_size: [8]}"], "must not hold patch_size"),
         (["network.class=a:B", "arguments={x: .inf}"], "must be numbers, words"),

@@ -121,6 +121,14 @@ def test_each_demand_has_a_refusal(change, message):
     assert str(caught.value).startswith("error: nets:Net: ")
 
 
+def test_a_device_without_memory_is_no_fault_of_the_network():
+    def fail(logits, training):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        check(Net(fail))
+
+
 def test_what_a_checkpoint_cannot_hold_is_refused():
     with pytest.raises(UserError, match="other things than tensors in its state"):
         check(Odd())

@@ -114,6 +114,20 @@ def test_a_patch_that_cannot_be_smaller_is_timed_once(timed):
     assert timed == [(4, 4, 4)] * 2
 
 
+def test_the_small_patch_is_one_that_the_trained_network_can_halve(timed):
+    strides = "network.strides=[[1,1,1],[2,2,2],[2,2,2],[2,2,2]]"
+    lists = ["features_per_stage=[2,2,2,2]", "convs_per_stage=[1,1,1,1]"]
+    lists += [f"network.kernel_sizes={[[3, 3, 3]] * 4}", "convs_per_decoder_stage=[1,1,1]"]
+    task = task_of(strides, *lists, patch_size=(40, 32, 32))
+    pace.seconds_per_sample(task, Cases(), torch.device("cpu"), 1.0)
+    assert timed == [(16, 16, 16)] * 2
+
+
+def test_a_class_is_timed_on_the_patch_it_is_made_for():
+    task = task_of("network.class=a:B")
+    assert pace.with_small_patch(task) == task
+
+
 @pytest.mark.parametrize(
     ("seconds", "steps", "warned"), [(60.5 * 65.536, 60, False), (10.5 * 65.536, 10, True)]
 )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -13,10 +14,8 @@ import torch.nn.functional as F
 from segkit.config.augment import Interpolation
 from segkit.dataset.labels import INVALID
 from segkit.training.augment.affine import AffineMap
+from segkit.training.augment.sampling import CPU_BLOCK
 from segkit.training.augment.separable import apply_along_axis, blur_matrices
-
-CPU_BLOCK = 1 << 17
-"""Positions whose labels are found at once on a CPU."""
 
 
 def displacements(
@@ -63,8 +62,8 @@ def sample_image(
 ) -> torch.Tensor:
     """Read (C, *S) float32 at positions (ndim, *patch); 0 outside. Returns (C, *patch)."""
     if interpolation == "nearest":
-        index, inside = _nearest(where, tuple(image.shape[1:]))
-        return image.flatten(1).index_select(1, index).mul_(inside).view(-1, *where.shape[1:])
+        nearest = image.flatten(1).index_select(1, _nearest(where, image.shape[1:]))
+        return nearest.mul_(_inside(where, image.shape[1:])).view(-1, *where.shape[1:])
     # The array extends from -1 to 1; the last axis comes first.
     sizes = torch.tensor(image.shape[1:], device=where.device, dtype=where.dtype)
     grid = (2 * where + 1) / sizes.view(-1, *(1,) * (where.ndim - 1)) - 1
@@ -80,13 +79,12 @@ def sample_labels(
     Linear: the label with the largest linear weight, the lowest at a tie. Never a label that is
     not there. Returns (L, *patch).
     """
-    index, inside = _nearest(where, tuple(labels.shape[1:]))
     if interpolation == "linear":
         blocks = where.flatten(1).split(_block(where.device), dim=1)
         result = torch.cat([_vote(labels, block) for block in blocks], dim=1)
     else:
-        result = labels.flatten(1).index_select(1, index)
-    result.sub_(INVALID).mul_(inside).add_(INVALID)
+        result = labels.flatten(1).index_select(1, _nearest(where, labels.shape[1:]))
+    result.sub_(INVALID).mul_(_inside(where, labels.shape[1:])).add_(INVALID)
     return result.view(-1, *where.shape[1:])
 
 
@@ -94,14 +92,20 @@ def _block(device: torch.device) -> int:
     return CPU_BLOCK if device.type == "cpu" else 1 << 40
 
 
-def _nearest(where: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Flat index (N,) of the nearest voxel, and whether positions lie within the array."""
+def _nearest(where: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Flat index (N,) of the nearest voxel."""
     index = torch.zeros((), dtype=torch.int64, device=where.device)
+    for position, size in zip(where.flatten(1), shape, strict=True):
+        index = index * size + (position + 0.5).floor_().clamp_(0, size - 1).long()
+    return index
+
+
+def _inside(where: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Whether positions lie within the array: (N,) bool."""
     inside = torch.ones((), dtype=torch.bool, device=where.device)
     for position, size in zip(where.flatten(1), shape, strict=True):
         inside = inside & (position >= -0.5) & (position <= size - 0.5)
-        index = index * size + (position + 0.5).floor_().clamp_(0, size - 1).long()
-    return index, inside
+    return inside
 
 
 def _vote(labels: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

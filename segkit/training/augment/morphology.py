@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from segkit.dataset.nonzero import bounding_box, box_slices, widened
+
 FAR = 1 << 14
 """Squared distance that stands for any beyond the radius; fits int16, also with a step added."""
 
@@ -60,14 +62,9 @@ def apply_near(operator: Operator, mask: Tensor, radius: float) -> Tensor:
 
 def surroundings(mask: Tensor, margin: int) -> tuple[slice, ...] | None:
     """Return the box of what is true and ``margin`` voxels around; None where nothing is."""
-    box = []
-    for axis, size in enumerate(mask.shape):
-        others = [a for a in range(mask.ndim) if a != axis]
-        hits = mask.amax(others).nonzero().flatten() if others else mask.nonzero().flatten()
-        if not len(hits):
-            return None
-        box.append(slice(max(int(hits[0]) - margin, 0), min(int(hits[-1]) + margin + 1, size)))
-    return tuple(box)
+    if not mask.any():
+        return None
+    return box_slices(widened(bounding_box(mask.numpy()), tuple(mask.shape), margin))
 
 
 def _nearer_along(squared: Tensor, axis: int, reach: int) -> Tensor:
