@@ -96,10 +96,11 @@ def plan_and_preprocess(dataset: AnyPath, **options: Any) -> Plan:
 
 
 def train(dataset: AnyPath, configuration: str, **options: Any) -> Path:
-    """Train one fold; see :class:`segkit.options.Train`.
+    """Train a fold, or several with ``folds``; see :class:`segkit.options.Train`.
 
     Returns:
-        Its folder, ``MODEL/fold_N``, with the weights and, below ``validation``, its scores.
+        Its folder, ``MODEL/fold_N``, with the weights and, below ``validation``, its scores; of
+        several folds the folder of the model.
 
     Raises:
         UserError: the dataset, its plan or an option is at fault.

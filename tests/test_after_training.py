@@ -210,6 +210,26 @@ def test_what_is_missing_is_told_and_what_is_done_is_kept(raw, work, capsys):
     assert "no model has all of the folds 0, 1 trained" in told
 
 
+def test_a_folder_that_is_no_ensemble_is_kept(raw, work, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("three years")
+    told = find_best(capsys, raw, work, "--no-ensembles", "-o", tmp_path / "mine", code=1).err
+    assert "the output exists and is no such model" in told
+    assert "choose another -o" in told
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "three years"
+    assert not (model(work, "2d") / "crossval").exists()
+    for _ in range(2):
+        find_best(capsys, raw, work, "--no-ensembles", "-o", tmp_path / "best")
+
+
+def test_models_that_cannot_be_compared_are_told_and_left_out(raw, both, capsys):
+    (model(both, "3d_fullres") / "model.json").write_text("{")
+    told = find_best(capsys, raw, both)
+    assert "default_3d_fullres_debug is left out" in told.err
+    assert "model.json" in told.err
+    assert strict(both / "Dataset045_Balls/find_best.json")["chosen"] == "default_2d_debug"
+
+
 def test_a_folder_of_models_predicts_alone_and_whole(raw, work, tmp_path, capsys):
     find_best(capsys, raw, work, "--no-ensembles", "-o", tmp_path / "best")
     given = ("predict", "-i", raw / "imagesTr", "-o", tmp_path / "out", "--device", "cpu", "-m")

@@ -81,31 +81,33 @@ def output_swap(schema: LabelSchema, pairs: Iterable[Pair]) -> tuple[int, ...]:
     Raises:
         ValueError: the mirror image of a region is no region.
     """
+    pairs = tuple(pairs)
     swap = class_swap(schema, pairs)
     if schema.has_regions:
-        values = [one.value for one in schema.classes]
-        moved = {value: values[swap[i]] for i, value in enumerate(values)}
         members = [frozenset(region.members) for region in schema.regions]
-        swap = tuple(members.index(frozenset(map(moved.__getitem__, m))) for m in members)
+        swap = tuple(map(members.index, _mirrored_regions(schema, pairs)))
     return swap if schema.sigmoid else (0, *(1 + i for i in swap))
 
 
 def regions_without_mirror_image(schema: LabelSchema, pairs: Sequence[Pair]) -> tuple[str, ...]:
     """Names of the regions whose classes, once swapped, are no region's."""
+    members = {frozenset(region.members) for region in schema.regions}
+    mirrored = _mirrored_regions(schema, pairs)
+    regions = zip(schema.regions, mirrored, strict=True)
+    return tuple(region.name for region, image in regions if image not in members)
+
+
+def _mirrored_regions(schema: LabelSchema, pairs: Iterable[Pair]) -> list[frozenset[int]]:
+    """Values of every region once the classes of the pairs have changed places."""
     swap, values = class_swap(schema, pairs), [one.value for one in schema.classes]
     moved = {value: values[swap[i]] for i, value in enumerate(values)}
-    members = {frozenset(region.members) for region in schema.regions}
-    return tuple(
-        region.name
-        for region in schema.regions
-        if frozenset(map(moved.__getitem__, region.members)) not in members
-    )
+    return [frozenset(map(moved.__getitem__, region.members)) for region in schema.regions]
 
 
 def suspected_pairs(schema: LabelSchema) -> tuple[Pair, ...]:
     """Pairs of labels whose names differ by left and right only, in declaration order.
 
-    None where regions would be torn by them.
+    Empty where regions would be torn by them.
     """
     names = [one.name for one in schema.classes]
     parts = {name: _parts(name) for name in names}

@@ -25,8 +25,8 @@ from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError, nearest
 from segkit.evaluation.editing import LabelEditor, Pieces
 from segkit.evaluation.targets import voxel_ml
-from segkit.files import HEADER_KEYS, content_hash, read_artifact, write_artifact
-from segkit.structs import from_mapping, to_mapping
+from segkit.files import content_hash, write_artifact
+from segkit.structs import read_struct, to_mapping
 from segkit.types import Geometry
 
 RULES_VERSION = 1
@@ -172,6 +172,4 @@ def load_postprocessing(path: Path) -> Postprocessing:
     Raises:
         UserError: unreadable, of another version, or not rules.
     """
-    content = read_artifact(path, version=RULES_VERSION)
-    own = {key: value for key, value in content.items() if key not in HEADER_KEYS}
-    return from_mapping(Postprocessing, own, source=path)
+    return read_struct(Postprocessing, path, version=RULES_VERSION)

@@ -17,7 +17,7 @@ from segkit.errors import UsageError, UserError, listing
 from segkit.files import failures_told
 from segkit.inference.case import CasePredictor
 from segkit.inference.ensemble import EnsemblePredictor
-from segkit.inference.record import RecordKeeper, open_record, predicted_cases
+from segkit.inference.record import RecordKeeper, open_record
 from segkit.inference.stages import Stages, overlapped
 from segkit.parallel import gather
 from segkit.runtime import log
@@ -154,14 +154,13 @@ def predict_cases(
     _check_targets(targets.values(), cases, output, layout)
     if writing.dicom_seg:
         _check_series([case for case in cases if case.id not in given.faults])
-    if writing.keep_done:
-        before = predicted_cases(output, work.source, any_precision=writing.any_precision)
-        cases = tuple(case for case in cases if not _is_done(case, before, targets, writing))
-        text = "%d of %d cases are predicted already, and kept"
-        log.info(text, len(paths) - len(cases), len(paths))
     with failures_told(output):
         output.mkdir(parents=True, exist_ok=True)
     opened = open_record(output, work.source, writing.part, any_precision=writing.any_precision)
+    if writing.keep_done:
+        cases = tuple(case for case in cases if not _is_done(case, opened.cases, targets, writing))
+        text = "%d of %d cases are predicted already, and kept"
+        log.info(text, len(paths) - len(cases), len(paths))
     with opened as record:
         stages = _stages(work, given.faults, targets, record, writing)
         gather(overlapped(cases, stages, _case_id), cases, "predict", _case_id)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from segkit.errors import UserError
-from segkit.files import HEADER_KEYS, content_hash, failures_told, read_artifact, write_artifact
+from segkit.files import content_hash, failures_told, write_artifact
 from segkit.runtime import log
-from segkit.structs import from_mapping, to_mapping
+from segkit.structs import read_struct, to_mapping
 
 RECORD_VERSION = 1
 RECORD_FILE = "predicted_by.json"
@@ -103,9 +103,7 @@ def read_record(path: Path) -> PredictionRecord:
     Raises:
         UserError: missing, damaged, or of another version.
     """
-    content = read_artifact(path, version=RECORD_VERSION)
-    own = {key: value for key, value in content.items() if key not in HEADER_KEYS}
-    return from_mapping(PredictionRecord, own, source=path)
+    return read_struct(PredictionRecord, path, version=RECORD_VERSION)
 
 
 def predicted_cases(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segkit.dataset.labels import INVALID, LabelSchema
+from segkit.dataset.labels import BACKGROUND, INVALID, LabelSchema
 from segkit.dataset.structures import PRESENT
 
 Colour = tuple[float, float, float]
@@ -104,7 +104,12 @@ def busiest_slice(indices: np.ndarray, schema: LabelSchema, axis: int) -> int:
         axis: 0, 1 or 2.
     """
     others: Sequence[int] = [a for a in range(3) if a != axis]
-    counts = _present(indices, schema).any(0).sum(axis=tuple(others))
+    labelled = (
+        (indices == PRESENT).any(0)
+        if schema.overlapping
+        else (indices[0] > BACKGROUND) & (indices[0] < schema.num_classes)
+    )
+    counts = labelled.sum(axis=tuple(others))
     return int(counts.argmax()) if counts.any() else len(counts) // 2
 
 

@@ -26,7 +26,7 @@ from segkit.preprocessing.stage_store import StageStore
 from segkit.preprocessing.store import PreprocessedStore
 from segkit.runtime import log, resolve_device
 from segkit.training.task import TrainingTask
-from segkit.workflows.common import OpenDataset
+from segkit.workflows.common import OpenDataset, same_training
 from segkit.workflows.models import Loading, load_models
 
 
@@ -124,9 +124,7 @@ def _how_to_train(
     missing: Sequence[str],
 ) -> str:
     """Write the commands that train what is missing, with the options the user gave."""
-    same = ["-w", str(options.workdir), "--recipe", options.recipe]
-    same += ["--planner", options.planner] if options.planner != "default" else []
-    same += ["--set", *options.all_settings] if options.all_settings else []
+    same = same_training(options)
     folds = ("--fold", "all") if task.fold == "all" else ()
     one = command("train", dataset.description, before.name, "--fold", missing[0], *same)
     likewise = f" (and --fold {', '.join(missing[1:])})" if missing[1:] else ""

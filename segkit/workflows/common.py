@@ -154,6 +154,34 @@ def other_source(plan: Plan, path: Path, dataset: OpenDataset) -> str | None:
     return None
 
 
+def check_replaceable(output: Path, sign: str, *, overwrite: bool) -> None:
+    """Refuse to replace anything but a model, and that only when asked.
+
+    Args:
+        output: The folder that is to be written.
+        sign: A file by which a model of this kind is known.
+        overwrite: Whether it may be replaced.
+
+    Raises:
+        UserError: something else lies there, or a model that must not be replaced.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / sign).is_file():
+        what = f"the output exists and is no such model (no {sign})"
+        raise UserError(what, where=output, fix="choose another -o")
+    if not overwrite:
+        fix = "choose another -o, or --overwrite"
+        raise UserError("there is a model in the output folder", where=output, fix=fix)
+
+
+def same_training(options: opt.TrainingChoice) -> list[str]:
+    """Return the options by which another command trains in the same way, as a user types them."""
+    same = ["-w", str(options.workdir), "--recipe", options.recipe]
+    same += ["--planner", options.planner] if options.planner != "default" else []
+    return [*same, *(["--set", *options.all_settings] if options.all_settings else [])]
+
+
 def as_json(content: object) -> str:
     """Format a result for machines."""
     return json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)

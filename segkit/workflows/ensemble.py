@@ -48,10 +48,6 @@ class Saved:
     files: Mapping[str, Path]
     """Case -> CASE.npz."""
 
-    def label_map(self, case: str) -> Path:
-        """Where the label map of a case lies."""
-        return label_path(self.folder, case, self.description.label_ending, self.layout)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Averaging:
@@ -193,7 +189,8 @@ def _combined_source(work: Averaging) -> PredictionSource | None:
         members += [replace(part, share=share * part.share / total) for part in parts]
     first = work.members[0].record
     assert first is not None
-    return replace(first.source, members=tuple(members))
+    # Rules a member has do not reach its probabilities, so none was applied to their mean.
+    return replace(first.source, members=tuple(members), postprocessing=None)
 
 
 def _unpacked_bytes(path: Path) -> int:

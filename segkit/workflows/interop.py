@@ -24,7 +24,7 @@ from segkit.interop.nnunet.importing import (
 from segkit.interop.nnunet.results import Choice, find_trained, is_needed, is_results
 from segkit.planning.fingerprint import Fingerprint, load_fingerprint
 from segkit.runtime import log
-from segkit.workflows.common import Outcome
+from segkit.workflows.common import Outcome, check_replaceable
 from segkit.workspace import Workspace
 
 CACHE = "imported"
@@ -33,7 +33,7 @@ CACHE = "imported"
 
 def import_nnunet(options: opt.ImportNnunet) -> Outcome:
     """Import a trained model; see :class:`segkit.options.ImportNnunet`."""
-    _check_output(options.output, "model.json", overwrite=options.overwrite)
+    check_replaceable(options.output, "model.json", overwrite=options.overwrite)
     choice = Choice(
         configuration=options.configuration, trainer=options.trainer, plans=options.plans
     )
@@ -45,7 +45,7 @@ def import_nnunet(options: opt.ImportNnunet) -> Outcome:
 
 def export_nnunet(options: opt.ExportNnunet) -> Outcome:
     """Export a trained model; see :class:`segkit.options.ExportNnunet`."""
-    _check_output(options.output, "plans.json", overwrite=options.overwrite)
+    check_replaceable(options.output, "plans.json", overwrite=options.overwrite)
     model = load_model(options.model)
     exported = export_trained(model, options.output, _fingerprint(model))
     lines = [
@@ -58,7 +58,7 @@ def export_nnunet(options: opt.ExportNnunet) -> Outcome:
 
 def _fingerprint(model: Model) -> Fingerprint | None:
     """Read what was measured of the data set, where the model lies in the work folder of it."""
-    workspace = Workspace(folder=model.folder.resolve().parents[1])
+    workspace = Workspace(folder=model.folder.resolve().parent.parent)
     if workspace.folder.name != model.plan.dataset or not workspace.fingerprint.is_file():
         return None
     return load_fingerprint(workspace.fingerprint)
@@ -121,18 +121,6 @@ def _as_folder(source: Path, near: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=near, prefix=".unpacked.") as scratch:
         unpack(source, Path(scratch) / source.stem, is_needed)
         yield Path(scratch) / source.stem
-
-
-def _check_output(output: Path, sign: str, *, overwrite: bool) -> None:
-    """Refuse to replace anything but a model, known by a file in it, and that only when asked."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not (output / sign).is_file():
-        what = f"the output exists and is no such model (no {sign})"
-        raise UserError(what, where=output, fix="choose another -o")
-    if not overwrite:
-        fix = "choose another -o, or --overwrite"
-        raise UserError("there is a model in the output folder", where=output, fix=fix)
 
 
 def _describe(record: ImportedModel, folder: Path) -> str:

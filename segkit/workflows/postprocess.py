@@ -130,13 +130,17 @@ def _name(case: tuple[str, Path]) -> str:
 
 
 def _write_record(source: Path, output: Path, content: Postprocessing) -> None:
-    """Carry over who predicted, where that is known."""
-    for path in find_records(source)[:1]:
-        before = read_record(path)
-        if before.source.postprocessing is not None:
-            log.warning("these predictions have been post-processed before")
-        with open_record(output, replace(before.source, postprocessing=content.hash())) as record:
-            record.cases = dict(before.cases)
+    """Carry over who predicted, where that is known; parts of one prediction are joined."""
+    records = [read_record(path) for path in find_records(source)]
+    if not records:
+        return
+    first = records[0].source
+    if first.postprocessing is not None:
+        log.warning("these predictions have been post-processed before")
+    with open_record(output, replace(first, postprocessing=content.hash())) as record:
+        record.cases = {}
+        for part in records:
+            record.cases |= part.cases if part.source.is_like(first) else {}
 
 
 def _weights_in(folder: Path) -> dict[str, str]:

@@ -19,7 +19,13 @@ from segkit.planning.plan import Plan
 from segkit.planning.planner import explain
 from segkit.runtime import log
 from segkit.training.task import TrainingTask
-from segkit.workflows.common import OpenDataset, Outcome, open_dataset, open_planned
+from segkit.workflows.common import (
+    OpenDataset,
+    Outcome,
+    open_dataset,
+    open_planned,
+    same_training,
+)
 from segkit.workflows.crossval import describe_scores, find_folds, fit_rules, score_folds
 from segkit.workflows.evaluation import evaluate
 from segkit.workflows.folds import EVERY, OF_ALL_CASES, chosen_folds, train_folds
@@ -126,7 +132,8 @@ def _check_both_stages(
     if options.overwrite and kept and set(options.folds) != {"all"}:
         what = f"--overwrite would train {before} anew, but {listing(kept)} of {configuration} "
         what += "learned from what is there"
-        one = command("train", dataset.description, configuration, "--fold", options.folds[0])
+        alone = (configuration, "--fold", options.folds[0], *same_training(options))
+        one = command("train", dataset.description, *alone)
         fix = f"leave --folds out to train all anew; or train a fold alone: {one} --overwrite"
         raise UsageError(what, where="--overwrite", fix=fix)
 
@@ -139,8 +146,8 @@ def _train_and_judge(
     model = model_folder(dataset, tasks[0])
     if options.devices:
         same = {name: getattr(options, name) for name in opt.TrainingChoice.__dataclass_fields__}
-        train = opt.Train(**same, configuration=configuration, devices=options.devices)
-        train_folds(train, folds, model)
+        several = opt.Train(**same, configuration=configuration, devices=options.devices)
+        train_folds(several, folds, model)
     for task in tasks:
         if not options.devices:
             _train_fold(dataset, task, replace(options, folds=folds))

@@ -16,13 +16,13 @@ from segkit.evaluation.summary import Summary
 from segkit.evaluation.table import align, number
 from segkit.files import content_hash, write_artifact
 from segkit.inference.ensemble import EnsemblePredictor
-from segkit.inference.ensemble_folder import save_ensemble
+from segkit.inference.ensemble_folder import ENSEMBLE_FILE, save_ensemble
 from segkit.inference.files import ImagesGiven, Writing, predict_cases
 from segkit.inference.model import Model, load_model, trained_folds
 from segkit.inference.partners import check_partners
 from segkit.networks.own import allow_code
 from segkit.runtime import log
-from segkit.workflows.common import OpenDataset, Outcome, open_dataset
+from segkit.workflows.common import OpenDataset, Outcome, check_replaceable, open_dataset
 from segkit.workflows.crossval import (
     TrainedFold,
     cases_of,
@@ -63,26 +63,22 @@ class Candidate:
         return -1.0 if mean is None else mean
 
 
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """What ``find_best`` has found."""
+def find_best(options: opt.FindBest) -> Outcome:
+    """Compare models by cross-validation; see :class:`segkit.options.FindBest`.
 
-    folder: Path
-    """Predicts: ``segkit predict -m``."""
-    scores: dict[str, float | None]
-    """Candidate -> mean Dice."""
-    chosen: str
-
-
-def find_best(options: opt.FindBest) -> Outcome[Selection]:
-    """Compare models by cross-validation; see :class:`segkit.options.FindBest`."""
+    Models that cannot be compared, and pairs that cannot predict together, are told and left out.
+    """
+    if options.output is not None:
+        check_replaceable(options.output, ENSEMBLE_FILE, overwrite=True)
     dataset = open_dataset(options)
     with allow_code(*options.allow_code):
         models = _find_models(dataset, options)
         singles = [_judge_model(dataset, folds, options) for folds in models]
         pairs = [] if options.no_ensembles else [*itertools.combinations(singles, 2)]
-        together = [_judge_pair(dataset, pair, options) for pair in pairs]
+        together = [_judge_pair(dataset, pair, options) for pair in pairs if _are_partners(pair)]
         candidates = [*singles, *together]
+        if len({tuple(each.summary.targets) for each in singles}) > 1:
+            log.warning("the models predict different structures; each mean is of its own")
         # The first of equal ones: a model alone before two.
         best = max(candidates, key=lambda candidate: candidate.dice)
         folder, told = _deploy(dataset, best, options)
@@ -92,10 +88,7 @@ def find_best(options: opt.FindBest) -> Outcome[Selection]:
     path = dataset.workspace.folder / BEST_FILE
     write_artifact(path, content, version=BEST_VERSION, made_from=content_hash(weights))
     lines = [*_table(candidates, best), "", *told, f"predicts: segkit predict -m {folder}"]
-    return Outcome(
-        text="\n".join(lines),
-        result=Selection(folder=folder, scores=scores, chosen=best.name),
-    )
+    return Outcome(text="\n".join(lines))
 
 
 def _find_models(dataset: OpenDataset, options: opt.FindBest) -> list[tuple[TrainedFold, ...]]:
@@ -107,21 +100,36 @@ def _find_models(dataset: OpenDataset, options: opt.FindBest) -> list[tuple[Trai
     folds = options.folds or tuple(str(i) for i in range(len(open_folds(dataset).splits)))
     found = []
     for folder in sorted((dataset.workspace.folder / "models").glob("*/model.json")):
-        model, trained = load_model(folder.parent), trained_folds(folder.parent)
-        if not _is_meant(model, options) or not trained:
+        try:
+            trained = _find_all_folds(dataset, folder.parent, folds, options)
+        except UserError as error:
+            log.warning("%s is left out\n%s", folder.parent.name, error)
             continue
-        missing = [fold for fold in folds if fold not in trained]
-        if missing:
-            text = "%s is left out: folds %s are not trained; %s"
-            way = how_to_train(dataset, model, missing[0])
-            log.warning(text, model.folder.name, listing(missing), way)
-            continue
-        found.append(tuple(find_folds(dataset, model, folds)))
+        found += [trained] if trained else []
     if not found:
         fix = "train all folds first: segkit run, or segkit train --folds all"
         what = f"no model has all of the folds {', '.join(folds)} trained"
         raise UserError(what, where=dataset.workspace.folder / "models", fix=fix)
     return found
+
+
+def _find_all_folds(
+    dataset: OpenDataset, folder: Path, folds: Sequence[str], options: opt.FindBest
+) -> tuple[TrainedFold, ...]:
+    """Find the folds of a model; none where it is not meant, or where some are not trained.
+
+    Raises:
+        UserError: a model that cannot be read, or that was trained on other cases or labels.
+    """
+    model, trained = load_model(folder), trained_folds(folder)
+    if not _is_meant(model, options) or not trained:
+        return ()
+    if missing := [fold for fold in folds if fold not in trained]:
+        text = "%s is left out: folds %s are not trained; %s"
+        way = how_to_train(dataset, model, missing[0])
+        log.warning(text, model.folder.name, listing(missing), way)
+        return ()
+    return tuple(find_folds(dataset, model, folds))
 
 
 def _is_meant(model: Model, options: opt.FindBest) -> bool:
@@ -142,12 +150,21 @@ def _judge_model(
     return Candidate(members=(folds,), folds=folds, summary=summary)
 
 
+def _are_partners(pair: tuple[Candidate, Candidate]) -> bool:
+    """Whether two models can predict together; if not, it is told why."""
+    try:
+        check_partners([single.folds[0].model for single in pair])
+    except UserError as error:
+        log.warning("%s are not tried together\n%s", " + ".join(p.name for p in pair), error)
+        return False
+    return True
+
+
 def _judge_pair(
     dataset: OpenDataset, pair: tuple[Candidate, Candidate], options: opt.FindBest
 ) -> Candidate:
     """Predict the cases of every fold by that fold of both models, and score them."""
     members = tuple(single.folds for single in pair)
-    check_partners([folds[0].model for folds in members])
     name = "+".join(folds[0].model.folder.name for folds in members)
     place = dataset.workspace.folder / ENSEMBLES / name
     folds = []
@@ -179,7 +196,9 @@ def _table(candidates: Sequence[Candidate], best: Candidate) -> list[str]:
     head = ["", "mean Dice", *targets]
     rows = [head]
     for each in candidates:
-        means = [each.summary.targets[name]["dice"].mean for name in targets]
+        # Models whose plans leave out structures lack them here.
+        scores = each.summary.targets
+        means = [scores[name]["dice"].mean if name in scores else None for name in targets]
         values = [each.summary.foreground_mean["dice"], *means]
         mark = "* " if each is best else "  "
         rows.append([mark + each.name, *(number(value, "dice") for value in values)])

@@ -72,9 +72,7 @@ def train(options: opt.Train) -> Outcome[Path]:
         return Outcome(text=text, result=folder)
     # A run that goes on keeps the budget it began with.
     if read_record(folder).budget_seconds is not None:
-        log.info(
-            "%s: segkit crossval validates it", "the time budget is spent: no final validation"
-        )
+        log.info("the time budget is spent: no final validation; segkit crossval validates it")
         return Outcome(text=text, result=folder)
     return Outcome(text=f"{text}\n{validate_fold(dataset, task, options)}", result=folder)
 

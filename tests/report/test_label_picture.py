@@ -66,3 +66,8 @@ def test_the_busiest_slice(axis):
     np.moveaxis(indices[0], axis, 0)[1, 0, :2] = 1
     np.moveaxis(indices[0], axis, 0)[0] = CLASSES.ignore_index
     assert busiest_slice(indices, CLASSES, axis) == 3
+    several = np.zeros((2, 4, 4, 4), int)
+    np.moveaxis(several, axis + 1, 1)[:, 3, 1] = 1
+    np.moveaxis(several, axis + 1, 1)[0, 1, :3, :2] = 1
+    np.moveaxis(several, axis + 1, 1)[1, 0] = STRUCTURES.ignore_index
+    assert busiest_slice(several, STRUCTURES, axis) == 1

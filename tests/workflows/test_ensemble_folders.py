@@ -152,6 +152,7 @@ def test_records_say_what_the_labels_are_and_who_predicted(tmp_path, capsys):
             precision="float32",
             engine="torch",
             dataset=content(),
+            postprocessing="rules of its own",
         )
         told = ensemble(capsys, "-i", *folders, "-o", tmp_path / "out", code=1)
         assert "nothing says what" in told or "no such folder" in told
@@ -165,3 +166,4 @@ def test_records_say_what_the_labels_are_and_who_predicted(tmp_path, capsys):
         ("11", 1.5),
     ]
     assert record.cases.keys() == {"x", "y"}
+    assert record.source.postprocessing is None

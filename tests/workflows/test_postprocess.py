@@ -73,12 +73,13 @@ def test_who_predicted_is_carried_over(folders, capsys):
     source = PredictionSource(
         members=(member,), step=0.5, mirrored=True, precision="float32", engine="torch"
     )
-    with open_record(folders / "pred", source) as record:
-        record.add("c0", "images")
+    for part in (0, 1):
+        with open_record(folders / "pred", source, (part, 2)) as record:
+            record.add(f"c{part}", f"images {part}")
     given = ("--rules", folders / "rules.json")
     segkit(capsys, "postprocess", "-i", folders / "pred", "-o", folders / "out", *given)
     found = read_record(path_of(folders / "out"))
-    assert found.cases == {"c0": "images"}
+    assert found.cases == {"c0": "images 0", "c1": "images 1"}
     assert found.source.postprocessing == load_postprocessing(folders / "rules.json").hash()
     told = segkit(capsys, "postprocess", "-i", folders / "out", "-o", folders / "out2", *given)
     assert "post-processed before" in told.err

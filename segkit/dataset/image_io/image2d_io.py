@@ -11,9 +11,9 @@ from PIL import Image
 
 from segkit.dataset.image_io import sitk_io, tiff_io
 from segkit.errors import UserError
-from segkit.types import Geometry, Shape, Volume
+from segkit.types import FAR_APART, Geometry, Shape, Volume
 
-PLANE = Geometry(spacing_mm=(999.0, 1.0, 1.0), stored_ndim=2)
+PLANE = Geometry(spacing_mm=(FAR_APART, 1.0, 1.0), stored_ndim=2)
 """Geometry of every 2D image, as in nnU-Net: axis 0 is planned as the slice axis."""
 
 # Microscopes make images that Pillow takes for an attack. Threads share the filters: set once.

@@ -16,6 +16,7 @@ from segkit.interop.nnunet.resampling import nnunet_resampling, resampling_of
 from segkit.planning.checks import SAFE_NAME, check_plan
 from segkit.planning.plan import ConfigurationPlan, IntensityStatistics, Normalization, Plan
 from segkit.structs import to_mapping
+from segkit.types import FAR_APART
 
 if TYPE_CHECKING:
     from segkit.inference.model import ModelSettings  # brings torch, which planning does without
@@ -112,7 +113,7 @@ def nnunet_plans(
         configurations[previous]["next_stage"] = name
     chosen = plan.configuration(name)
     # Nobody but nnU-Net's planner asks how far apart the slices of a 2D model were.
-    apart, count = (999.0,) * (3 - chosen.ndim), (1.0,) * (3 - chosen.ndim)
+    apart, count = (FAR_APART,) * (3 - chosen.ndim), (1.0,) * (3 - chosen.ndim)
     return {
         "dataset_name": plan.dataset,
         "plans_name": plan.name,
