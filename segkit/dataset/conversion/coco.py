@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import index
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segkit.dataset.case_names import is_usable
 from segkit.dataset.conversion.conversion import (
     IMAGES,
     LABELS,
@@ -25,8 +27,15 @@ from segkit.dataset.description import label_ending
 from segkit.dataset.image_io import ending_of, write_labels
 from segkit.errors import UserError, listing
 from segkit.files import read_json
+from segkit.json_text import shown
 
-_KEYS = ("images", "annotations", "categories")
+_Id = int | str
+_KEYS: dict[str, dict[str, Any]] = {
+    "images": {"id": _Id, "file_name": str, "height": int, "width": int},
+    "annotations": {"image_id": _Id, "category_id": _Id, "segmentation": object},
+    "categories": {"id": _Id, "name": str},
+}
+"""Lists that COCO annotations hold -> what every entry needs, and its type."""
 
 
 def is_coco(file: Path) -> bool:
@@ -46,31 +55,31 @@ def convert_coco(file: Path, images: Path | None, *, channels: Sequence[str] = (
         channels: Names of the image channels; empty makes them up.
 
     Raises:
-        UserError: not COCO, images that are missing, or segmentations that cannot be read.
+        UserError: not COCO, images that are missing or that no case can be named after, or
+            segmentations that cannot be read.
     """
     content = _read(file)
     folder = _image_folder(content["images"], images, file)
-    categories = sorted(content["categories"], key=lambda one: one["id"])
+    categories = sorted(content["categories"], key=lambda one: _order(one["id"]))
     numbers = {one["id"]: number for number, one in enumerate(categories, start=1)}
-    by_image: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    by_image: defaultdict[_Id, list[Mapping[str, Any]]] = defaultdict(list)
     for annotation in content["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
-    paths = [folder / image["file_name"] for image in content["images"]]
-    ending = common_ending(paths)
+    cases = _cases([folder / image["file_name"] for image in content["images"]], file)
+    ending = common_ending([*cases.values()])
     files: dict[str, Write] = {}
-    for image, path in zip(content["images"], paths, strict=True):
-        case = path.name[: -len(ending_of(path))]
+    for image, (case, path) in zip(content["images"], cases.items(), strict=True):
         annotated = by_image[image["id"]]
         files[f"{IMAGES if annotated else TEST_IMAGES}/{case}_0000{ending}"] = copied(path)
         if annotated:
-            size = int(image["height"]), int(image["width"])
+            size = image["height"], image["width"]
             areas = tuple((numbers[a["category_id"]], a["segmentation"]) for a in annotated)
             place = f"{LABELS}/{case}{label_ending(ending)}"
             files[place] = partial(_write_painted, size, areas, case)
     count = sum(1 for place in files if place.startswith(LABELS))
-    labels = {str(one["name"]): numbers[one["id"]] for one in categories}
+    labels = {one["name"]: numbers[one["id"]] for one in categories}
     described_ = described(
-        channels=channel_names(paths[0], channels),
+        channels=channel_names(next(iter(cases.values())), channels),
         labels={"background": 0, **labels},
         cases=count,
         ending=ending,
@@ -85,16 +94,61 @@ def _read(file: Path) -> dict[str, Any]:
     if absent:
         what = f"no COCO annotations: {', '.join(absent)} missing or empty"
         raise UserError(what, where=file, fix="give the JSON with images, annotations, categories")
-    known = {one["id"] for one in content["categories"]}
-    unknown = sorted({a["category_id"] for a in content["annotations"]} - known)
-    if unknown:
-        what = f"annotations of categories that are not declared: {listing([*map(str, unknown)])}"
-        raise UserError(what, where=file, fix="declare them under categories")
-    names = [str(one["name"]) for one in content["categories"]]
+    for part, wanted in _KEYS.items():
+        _check_entries(content[part], wanted, f"{file}, key {part}")
+    known = {part: _ids(content[part], f"{file}, key {part}") for part in ("images", "categories")}
+    for key, part in (("category_id", "categories"), ("image_id", "images")):
+        given = {annotation[key] for annotation in content["annotations"]}
+        if unknown := sorted(given - known[part], key=_order):
+            what = f"annotations of {part} that are not declared: {listing([*map(str, unknown)])}"
+            raise UserError(what, where=file, fix=f"declare them under {part}")
+    names = [one["name"] for one in content["categories"]]
     if len(set(names)) < len(names) or "background" in names:
         what = "every category needs a name of its own, other than background"
         raise UserError(what, where=file, fix="rename the categories")
     return content
+
+
+def _check_entries(entries: Any, wanted: Mapping[str, Any], where: str) -> None:
+    """Refuse entries that lack a key, or have something else in its place."""
+    if not isinstance(entries, list):
+        raise UserError(
+            f"expected a list, got {shown(entries)}", where=where, fix="export it again"
+        )
+    for place, entry in enumerate(entries):
+        for key, kind in wanted.items():
+            value = entry.get(key) if isinstance(entry, dict) else None
+            if value is None or isinstance(value, bool) or not isinstance(value, kind):
+                found = "is missing" if value is None else f"is {shown(value)}"
+                what = f"{key} of entry {place} (from 0) {found}"
+                raise UserError(what, where=where, fix="add or correct it, or export it again")
+
+
+def _ids(entries: Sequence[Mapping[str, Any]], where: str) -> set[_Id]:
+    counts = Counter(one["id"] for one in entries)
+    if twice := [number for number, count in counts.items() if count > 1]:
+        what = f"several entries have the id {twice[0]!r}"
+        raise UserError(what, where=where, fix="give each an id of its own")
+    return set(counts)
+
+
+def _order(number: _Id) -> tuple[bool, Any]:
+    """Sort ids: numbers, then texts."""
+    return isinstance(number, str), number
+
+
+def _cases(images: Sequence[Path], file: Path) -> dict[str, Path]:
+    """Name a case after every image: case -> image."""
+    cases: dict[str, Path] = {}
+    for path in images:
+        case = path.name[: -len(ending_of(path))]
+        if not is_usable(case):
+            what, fix = f"{case!r} cannot name a case", "rename the image, and its file_name"
+            raise UserError(what, where=path, fix=fix)
+        if (other := cases.setdefault(case, path)) is not path:
+            what = f"{other} and {path} would be the same case, {case}"
+            raise UserError(what, where=file, fix="rename one of them, and its file_name")
+    return cases
 
 
 def _image_folder(images: Sequence[Mapping[str, Any]], given: Path | None, file: Path) -> Path:
@@ -125,19 +179,24 @@ def region_mask(segmentation: Any, size: tuple[int, int], case: str) -> np.ndarr
     Raises:
         UserError: neither.
     """
-    if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], list):
-        return _polygons(segmentation, size)
-    if isinstance(segmentation, dict) and "counts" in segmentation:
-        counts = segmentation["counts"]
-        runs = _decode_text(counts) if isinstance(counts, str) else list(counts)
-        if sum(runs) == size[0] * size[1]:
-            ends = np.cumsum(runs)
-            flat = np.zeros(size[0] * size[1], dtype=bool)
-            for start, stop in zip(ends[0::2], ends[1::2], strict=False):
-                flat[start:stop] = True
-            return flat.reshape(size[::-1]).T  # runs go down the columns
+    try:
+        if isinstance(segmentation, list) and segmentation:
+            return _polygons(segmentation, size)
+        if isinstance(segmentation, dict):
+            return _runs(segmentation["counts"], size)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        pass
     what = "a segmentation is neither polygons nor run lengths of the image's size"
     raise UserError(what, where=f"an annotation of image {case}", fix="export it again")
+
+
+def _runs(counts: Any, size: tuple[int, int]) -> np.ndarray:
+    """Raises ValueError or TypeError where these are no run lengths."""
+    runs = _decode_text(counts) if isinstance(counts, str) else [index(run) for run in counts]
+    if sum(runs) != size[0] * size[1] or min(runs) < 0:
+        raise ValueError("other run lengths")
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return flat.reshape(size[::-1]).T  # runs go down the columns
 
 
 def _polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from segkit.dataset.checks.content import check_content
 from segkit.dataset.image_io import KNOWN_ENDINGS, companions, ending_of, read_header
 from segkit.dataset.mending.copying import check_place
+from segkit.dataset.problems import raise_errors
 from segkit.errors import UserError, listing
 from segkit.files import atomic_folder, write_json
 from segkit.parallel import choose_jobs, map_cases
@@ -45,8 +47,12 @@ def write_conversion(
         jobs: Worker processes; None chooses.
 
     Raises:
-        UserError: a place that cannot be used, or files that cannot be read.
+        UserError: a place that cannot be used, names that a dataset.json cannot have, or files
+            that cannot be read.
     """
+    if conversion.content is not None:
+        where = f"dataset.json as made of {source}"
+        raise_errors(check_content(conversion.content, where), where=where)
     folder = source if source.is_dir() else source.parent
     if conversion.files or out.resolve() == folder.resolve():
         check_place(out.resolve(), folder.resolve())
