@@ -8,6 +8,7 @@ from segkit import options as opt
 from segkit.dataset.conversion.conversion import Conversion, write_conversion
 from segkit.errors import UsageError, UserError
 from segkit.files import read_json
+from segkit.json_text import shown
 from segkit.runtime import log
 from segkit.workflows.common import Outcome
 
@@ -36,9 +37,12 @@ def _tell(options: opt.Convert) -> str:
 
     if is_decathlon(source):
         return "decathlon"
-    if (source / "dataset.json").is_file() and "channel_names" in read_json(
-        source / "dataset.json"
-    ):
+    file = source / "dataset.json"
+    content = read_json(file) if file.is_file() else {}
+    if not isinstance(content, dict):
+        what, fix = f"expected keys and values, got {shown(content)}", "say with --from what it is"
+        raise UserError(what, where=file, fix=f"correct the file, or {fix}")
+    if "channel_names" in content:
         what, fix = "this is a dataset already", "use it as it is"
         raise UserError(what, where=source, fix=fix)
     if options.masks is not None or _holds_images(source):

@@ -94,7 +94,17 @@ def test_one_channel_is_copied_as_it_is(tmp_path):
         ({"labels": {"0": "background", "1": "a", "2": "a"}}, "a name of its own"),
         ({"labels": {"1": "a"}}, "must give 0"),
         ({"training": []}, "no training"),
-        ({"training": ["x.nii.gz"]}, 'names an "image"'),
+        ({"training": ["x.nii.gz"]}, '"training" names an "image"'),
+        ({"training": {"image": 3}}, '"training" names an "image"'),
+        ({"training": CONTENT["training"] * 2}, "listed twice: p_01, p_02"),
+        ({"training": [{"image": "./imagesTr/.nii.gz"}]}, "'' cannot name a case"),
+        ({"test": [{"label": "x.nii.gz"}]}, '"test" names an "image"'),
+        ({"test": [3]}, '"test" names an "image"'),
+        ({"test": 3}, '"test" names an "image"'),
+        ({"modality": ["T2", "ADC"]}, r'modality must be .*, got \["T2", "ADC"\]'),
+        ({"modality": {"T2": 0}}, "modality must be"),
+        ({"labels": {"background": 0, "PZ": 1}}, 'labels must be {"0": NAME'),
+        ({"labels": "liver"}, "labels must be"),
         ({"test": ["./imagesTs/lost.nii.gz"]}, "2 files are missing"),
     ],
 )
@@ -102,6 +112,17 @@ def test_refusals(tmp_path, changes, message):
     source = write_task(tmp_path / "t", **changes)
     with pytest.raises(UserError, match=message):
         convert_decathlon(source)
+
+
+@pytest.mark.parametrize("text", ["3", "[]", '"modality"', '["channel_names"]', "null"])
+def test_a_description_that_is_no_object_is_told(tmp_path, capsys, text):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "dataset.json").write_text(text)
+    arguments = ["convert", str(tmp_path / "t"), "-o", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert f"expected keys and values, got {text}" in capsys.readouterr().err
+    assert main([*arguments, "--from", "decathlon"]) == 1
+    assert "not a dataset.json of the Decathlon" in capsys.readouterr().err
 
 
 def test_nothing_is_left_of_a_conversion_that_fails(tmp_path):
