@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def read_table(path: Path) -> CaseTable:
     Raises:
         UserError: no such file, no table, or two different rows for a case.
     """
-    rows = _rows_of_json(path) if path.suffix.lower() == ".json" else _rows_of_csv(path)
+    rows = _rows_of_json(path) if path.suffix.lower() == ".json" else rows_of_csv(path)
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     if not columns:
         fix = "write a header and a row for every case, e.g.: case,patient"
@@ -76,11 +77,22 @@ def read_table(path: Path) -> CaseTable:
     return CaseTable(path=path, columns=tuple(c for c in columns if c != key), rows=table)
 
 
-def _rows_of_csv(path: Path) -> list[dict[str, str]]:
+def rows_of_csv(path: Path) -> list[dict[str, str]]:
+    """Read a CSV with a header: column -> value of every row, empty where a row ends early.
+
+    Values are separated by commas, semicolons or tabs, whichever the header has most of; spaces
+    around them and empty lines are left out.
+
+    Raises:
+        UserError: no such file, no CSV, a column twice, or a row longer than the header.
+    """
     text = read_text(path)
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
-    lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator) if any(line)]
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator) if any(line)]
+    except csv.Error as error:
+        raise UserError(f"no CSV: {error}", where=path, fix="save the table as CSV") from None
     if not lines:
         return []
     names, *others = [[cell.strip() for cell in line] for line in lines]
@@ -90,7 +102,7 @@ def _rows_of_csv(path: Path) -> list[dict[str, str]]:
         if len(line) > len(names):
             what = f"row {number} has {len(line)} values, the header names {len(names)} columns"
             raise UserError(what, where=path, fix="quote values that hold the separator")
-    return [dict(zip(names, line, strict=False)) for line in others]
+    return [dict(zip_longest(names, line, fillvalue="")) for line in others]
 
 
 def _rows_of_json(path: Path) -> list[dict[str, str]]:

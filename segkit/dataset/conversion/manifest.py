@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ from segkit.dataset.conversion.conversion import (
     described,
 )
 from segkit.dataset.conversion.values import name_values, parse_labels, values_in
+from segkit.dataset.tables import rows_of_csv
 from segkit.errors import UserError, listing, nearest
-from segkit.files import read_json, read_text
+from segkit.files import read_json
 from segkit.parallel import choose_jobs, map_cases
 
 _CASE, _LABEL, _MASK, _IMAGE = ("case", "id"), ("label",), ("mask",), "image"
@@ -45,7 +44,7 @@ def convert_manifest(
         UserError: unknown or missing columns, files that are not there, cases twice.
     """
     rows = _rows(file)
-    columns = [key for key in rows[0] if key.startswith(_IMAGE)]
+    columns = _image_columns(rows, file)
     cases: dict[str, dict[str, Any]] = {}
     bare = []
     for place, row in enumerate(rows, start=1):
@@ -72,6 +71,7 @@ def convert_manifest(
 
 
 def _rows(file: Path) -> list[Mapping[str, Any]]:
+    rows: Any
     if file.suffix.lower() == ".json":
         content = read_json(file)
         rows = content.get("cases") if isinstance(content, dict) else content
@@ -79,31 +79,31 @@ def _rows(file: Path) -> list[Mapping[str, Any]]:
             what = "expected a list of objects with case, image and label"
             raise UserError(what, where=file, fix='write [{"case": ..., "image": ...}, ...]')
     else:
-        text = read_text(file)
-        dialect = csv.Sniffer().sniff(text[:4096], delimiters=",;\t") if text.strip() else csv.excel
-        rows = list(csv.DictReader(io.StringIO(text), dialect=dialect))
+        rows = rows_of_csv(file)
     if not rows:
         raise UserError("the list holds no case", where=file, fix="add a header and a line a case")
-    _check_columns(rows[0], file)
     return rows
 
 
-def _check_columns(row: Mapping[str, Any], file: Path) -> None:
+def _image_columns(rows: Sequence[Mapping[str, Any]], file: Path) -> list[str]:
+    """Check the columns of all rows, and return those of images."""
     known = (*_CASE, *_LABEL, *_MASK)
-    for key in row:
-        if key is None or not (key in known or key.startswith(_IMAGE)):
-            fix = nearest(str(key), [*known, _IMAGE])
-            raise UserError(f"unknown column {key!r}", where=file, fix=fix)
-    if not any(key in row for key in _CASE) or not any(key.startswith(_IMAGE) for key in row):
+    columns = dict.fromkeys(key for row in rows for key in row)
+    images = [key for key in columns if key.startswith(_IMAGE)]
+    if unknown := [key for key in columns if key not in (*known, *images)]:
+        fix = nearest(unknown[0], [*known, _IMAGE])
+        raise UserError(f"unknown column {unknown[0]!r}", where=file, fix=fix)
+    if not images or not any(key in columns for key in _CASE):
         fix = "name the columns case, image (or image_0, image_1, ...) and label"
-        raise UserError(f"columns are {', '.join(row)}", where=file, fix=fix)
+        raise UserError(f"columns are {', '.join(columns)}", where=file, fix=fix)
+    return images
 
 
 def _entry(
     row: Mapping[str, Any], columns: Sequence[str], file: Path, place: int
 ) -> tuple[str, dict[str, Any]]:
     where = f"{file}, case {place}"
-    name = str(next(row[key] for key in _CASE if key in row))
+    name = str(next((row[key] for key in _CASE if row.get(key) is not None), ""))
     if not is_usable(name):
         raise UserError(f"{name!r} cannot name a case", where=where, fix="use another name")
     given = [path for key in columns for path in _paths(row.get(key))]

@@ -59,6 +59,11 @@ def test_json_lists_and_values_that_are_found(files):
     [
         ("", "holds no case"),
         ("case,image,labels\n1,2,3\n", "unknown column 'labels'"),
+        ("case,image,label\n", "holds no case"),
+        ("case,image,image,label\na,b,c,d\n", "two columns are called 'image'"),
+        ("case,image,label\na,b,c,d\n", "row 2 has 4 values, the header names 3"),
+        ("image,label,case\nscans/a_t1.nii.gz\n", "'' cannot name a case"),
+        ("case,image\na," + "x" * 200_000, "no CSV: field larger"),
         ("case,label\n1,2\n", "columns are case, label"),
         ("case,image,label\na,scans/x.nii.gz,drawn/a.nii.gz\n", r"there is no scans/x\.nii\.gz"),
         ("case,image,label\na/b,scans/a_t1.nii.gz,\n", "cannot name a case"),
@@ -74,6 +79,22 @@ def test_refusals(files, text, message):
     (files / "list.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         convert_manifest(files / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"image": "scans/a_t1.nii.gz"}, "'' cannot name a case"),
+        ({"case": None, "image": "scans/a_t1.nii.gz"}, "'' cannot name a case"),
+        ({"case": "b", "label": "drawn/a.nii.gz"}, "has no image"),
+        ({"case": "b", "image": "scans/a_t1.nii.gz", "lable": "x"}, "unknown column 'lable'"),
+    ],
+)
+def test_later_entries_of_json_are_checked_too(files, second, message):
+    first = {"case": "a", "image": "scans/a_t1.nii.gz", "label": "drawn/a.nii.gz"}
+    (files / "list.json").write_text(json.dumps([first, second]))
+    with pytest.raises(UserError, match=message):
+        convert_manifest(files / "list.json")
 
 
 def test_labels_that_would_have_to_change_are_refused(files):
