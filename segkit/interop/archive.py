@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -16,6 +17,10 @@ from segkit.files import atomic_folder, failures_told
 
 _UNTRUSTED = "do not trust this file; get the model from its source again"
 _CHUNK = 1 << 20
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError,
+            NotImplementedError)  # fmt: skip
+"""What reading a damaged zip file raises."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +55,7 @@ def unpack(
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [each for each in opened.infolist() if not each.is_dir()]
+            members = [each for each in opened.infolist() if not each.filename.endswith("/")]
             _check(archive, members, limits or Limits())
             chosen = [each for each in members if wanted(each.filename)]
             _check_space(target, chosen)
@@ -59,8 +64,8 @@ def unpack(
                     _extract(opened, member, draft)
     except FileNotFoundError:
         raise UserError("no such file", where=archive, fix="check the path") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        what = f"the zip file is damaged, or packed in an unknown way: {error}"
+    except _DAMAGED as error:
+        what = f"the zip file is damaged, or cannot be read: {error}"
         raise UserError(what, where=archive, fix="restore it from its source") from None
 
 
@@ -96,6 +101,8 @@ def _fault(member: zipfile.ZipInfo) -> str | None:
     name = member.filename
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     kind = stat.S_IFMT(member.external_attr >> 16)
+    if not posix.parts:
+        return "names no file"
     if posix.is_absolute() or windows.drive or windows.root:
         return "is an absolute path"
     if ".." in posix.parts or ".." in windows.parts:
@@ -106,6 +113,8 @@ def _fault(member: zipfile.ZipInfo) -> str | None:
         return "is a link"
     if kind not in (0, stat.S_IFREG):
         return "is no ordinary file"
+    if member.compress_type not in _PACKED:
+        return "is packed in another way than zip files usually are: neither stored nor deflated"
     return "is encrypted" if member.flag_bits & 1 else None
 
 
@@ -118,8 +127,17 @@ def _check_space(target: Path, members: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
-    """Write one file; no more than its declared size is ever read."""
     path = folder / member.filename
     path.parent.mkdir(parents=True, exist_ok=True)
-    with opened.open(member) as source, path.open("xb") as stream:
-        shutil.copyfileobj(source, stream, _CHUNK)
+    with path.open("xb") as stream:
+        stream.writelines(_content(opened, member))
+
+
+def _content(opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Read a member in pieces; no more than its declared size is ever read."""
+    try:
+        with opened.open(member) as source:
+            while chunk := source.read(_CHUNK):
+                yield chunk
+    except _DAMAGED as error:  # so that it is not taken for a failure to write
+        raise zipfile.BadZipFile(f"{member.filename}: {error}") from None

@@ -1,5 +1,7 @@
 """Zip files that would do harm are refused before anything is written."""
 
+import random
+import shutil
 import stat
 import zipfile
 
@@ -43,6 +45,7 @@ def test_only_what_is_wanted_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
+        (".", "names no file"),
         ("../evil.txt", "leads out"),
         ("a/../../evil.txt", "leads out"),
         ("..\\evil.txt", "leads out"),
@@ -99,6 +102,13 @@ def test_a_bomb_by_the_usual_limits(tmp_path):
         unpacked(tmp_path, ("a.txt", bytes(17 << 20)), wanted=lambda _: False)
 
 
+def test_a_member_without_a_name(tmp_path):
+    path = packed(tmp_path, ("a.txt", "1"))
+    path.write_bytes(path.read_bytes().replace(b"a.txt", b"\0.txt"))
+    with pytest.raises(UserError, match="'' names no file"):
+        unpack(path, tmp_path / "out", everything)
+
+
 def test_an_encrypted_member(tmp_path):
     path = packed(tmp_path, ("a.txt", "1" * 100))
     content = bytearray(path.read_bytes())
@@ -138,14 +148,47 @@ def test_a_damaged_member_leaves_nothing_behind(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"model.zip"}
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_packed_in_other_ways_are_refused(tmp_path, compression):
+    path = packed(tmp_path, ("a.txt", "1" * 100), compression=compression)
+    with pytest.raises(UserError, match=r"'a\.txt' is packed .* neither stored nor deflated"):
+        unpack(path, tmp_path / "out", everything)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_whatever_is_damaged_is_told_and_leaves_nothing_behind(tmp_path, compression):
+    members = [("a.txt", "first"), ("b/c.txt", bytes(range(200)))]
+    path = packed(tmp_path, *members, compression=compression)
+    whole, rng = path.read_bytes(), random.Random(0)
+    refused = []
+    for _ in range(600):
+        content = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        end = rng.choice((len(whole), rng.randrange(len(whole))))
+        path.write_bytes(bytes(content[:end]))
+        try:
+            unpack(path, tmp_path / "out", everything)
+        except UserError as error:
+            refused.append(error.what)
+            assert {p.name for p in tmp_path.iterdir()} == {"model.zip"}
+        else:
+            shutil.rmtree(tmp_path / "out")
+    assert len(refused) > 300
+    assert not [what for what in refused if "cannot write" in what]
+
+
+def test_a_folder_is_no_zip(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read: .*directory"):
+        unpack(tmp_path, tmp_path / "out", everything)
+
+
 def test_missing(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         unpack(tmp_path / "model.zip", tmp_path / "out", everything)
 
 
 def test_too_little_room(tmp_path, monkeypatch):
-    import shutil
-
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3))
     with pytest.raises(UserError, match="free"):
