@@ -20,6 +20,7 @@ from segkit.interop.nnunet.importing import (
     ImportedModel,
     import_trained,
     source_hashes,
+    stages_of,
 )
 from segkit.interop.nnunet.results import Choice, find_trained, is_needed, is_results
 from segkit.planning.fingerprint import Fingerprint, load_fingerprint
@@ -98,7 +99,7 @@ def _imported(source: Path, choice: Choice, cache: Path) -> Path:
     if source.is_file():
         content: object = [file_hash(source), choice.configuration]
     else:
-        content = source_hashes(find_trained(source, choice))
+        content = source_hashes(stages_of(find_trained(source, choice)))
     made_with = [__version__, MODEL_VERSION, RECORD_VERSION]
     folder = cache / content_hash([content, made_with])
     if not (folder / RECORD).is_file():

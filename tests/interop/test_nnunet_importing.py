@@ -17,7 +17,7 @@ from segkit.files import read_json
 from segkit.inference.model import load_model, load_networks, trained_folds
 from segkit.inference.previous import load_previous
 from segkit.interop.nnunet.exporting import export_trained
-from segkit.interop.nnunet.importing import import_trained
+from segkit.interop.nnunet.importing import import_trained, source_hashes, stages_of
 from segkit.interop.nnunet.results import Choice, find_trained
 from segkit.types import Geometry
 
@@ -108,6 +108,22 @@ def test_a_cascade_brings_its_first_stage(tmp_path, dataset, order):
     weights = state_dict(outputs=model.description.labels.num_outputs, inputs=4)
     expected = forward(weights, image[:, order])
     torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_record_names_every_file_and_tells_other_weights(tmp_path):
+    trained = write_cascade(tmp_path / "results")
+    stages = [trained, trained.with_name("nnUNetTrainer__nnUNetPlans__3d_lowres")]
+    parts = ("plans.json", "dataset.json", "fold_0/checkpoint_final.pth")
+    before = imported(trained, tmp_path / "model").hashes
+    assert list(before) == [f"{stage.name}/{part}" for stage in stages for part in parts]
+    file = stages[1] / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(file, weights_only=False)
+    for changed, bias in ((False, 0.0), (True, 1e-3)):
+        content["network_weights"]["decoder.seg_layers.0.bias"] += bias
+        torch.save(content, file)
+        found = source_hashes(stages_of(find_trained(trained, Choice())))
+        different = {name for name in found if found[name] != before[name]}
+        assert different == ({f"{stages[1].name}/fold_0/{file.name}"} if changed else set())
 
 
 def test_a_cascade_may_come_without_its_first_stage(tmp_path, capsys):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.checkpoint import save_checkpoint
+from segkit.checkpoint import checkpoint_hash, save_checkpoint
 from segkit.dataset.description import describe
 from segkit.errors import UserError
 from segkit.evaluation.postprocessing import (
@@ -70,30 +71,41 @@ def import_trained(
     Raises:
         UserError: anything that cannot be read safely, or that segkit would do otherwise.
     """
+    stages, source = stages_of(trained), str((named or trained.path).resolve())
     with atomic_folder(output) as draft:
-        record = _import_stage(trained, draft, str((named or trained.path).resolve()))
-        before = previous_trained(trained)
-        if before is not None:
-            _import_stage(before, draft / PREVIOUS_STAGE, record.source)
+        record = _import_stage(stages, draft, source)
+        if before := stages[1:]:
+            _import_stage(before, draft / PREVIOUS_STAGE, source)
             load_previous(load_model(draft))
     return record
 
 
-def previous_trained(trained: TrainedFolder) -> TrainedFolder | None:
-    """Find the first stage of a cascade; None where it is not beside it, or there is no cascade."""
-    stage = _previous_stage(trained)
-    return None if stage is None else trained.sibling(stage)
+def stages_of(trained: TrainedFolder) -> tuple[TrainedFolder, ...]:
+    """Return a model and, where it refines another one's predictions that is beside it, that one.
+
+    What comes before is what the plans say of the configuration in the folder's name.
+    """
+    plans, name = read_plans(trained.path / "plans.json"), trained.name.rpartition("__")[2]
+    known = name in plans.configurations
+    stage = plans.configuration(name).previous_stage if known else None
+    before = None if stage is None else trained.sibling(stage)
+    return (trained,) if before is None else (trained, before)
 
 
-def source_hashes(trained: TrainedFolder) -> dict[str, str]:
-    """Hash every file that an import reads."""
-    before = previous_trained(trained)
-    files = [*trained.files(), *(before.files() if before else ())]
-    return {file.relative_to(trained.path.parent).as_posix(): file_hash(file) for file in files}
+def source_hashes(stages: Sequence[TrainedFolder]) -> dict[str, str]:
+    """Hash every file that an import reads; of weights without reading their tensors."""
+    files = [file for stage in stages for file in stage.files()]
+    place = stages[0].path.parent
+    return {file.relative_to(place).as_posix(): _hash(file) for file in files}
 
 
-def _import_stage(trained: TrainedFolder, folder: Path, source: str) -> ImportedModel:
-    """Write a model folder of one stage."""
+def _hash(file: Path) -> str:
+    return checkpoint_hash(file) if file.suffix == ".pth" else file_hash(file)
+
+
+def _import_stage(stages: Sequence[TrainedFolder], folder: Path, source: str) -> ImportedModel:
+    """Write a model folder of the first of these stages; the other predicts before it."""
+    trained = stages[0]
     plans = read_plans(trained.path / "plans.json")
     file = trained.path / "dataset.json"
     content = model_description(read_json(file), plans.image_reader_writer, file)
@@ -114,9 +126,9 @@ def _import_stage(trained: TrainedFolder, folder: Path, source: str) -> Imported
         trainer=first.trainer,
         configuration=first.configuration,
         source=source,
-        hashes=source_hashes(trained),
+        hashes=source_hashes(stages),
         previous_stage=plan.previous_stage(first.configuration),
-        has_previous_stage=previous_trained(trained) is not None,
+        has_previous_stage=len(stages) > 1,
         postprocessing=tuple(map(str, rules)),
         not_postprocessed=left_out,
         tensors=tensors,
@@ -137,12 +149,6 @@ def _import_rules(trained: TrainedFolder, model: Model) -> tuple[tuple[Rule, ...
         content = Postprocessing(rules=rules, dataset=model.description.content)
         save_postprocessing(model.folder / RULES_FILE, content, made_from=file_hash(file))
     return rules, left_out
-
-
-def _previous_stage(trained: TrainedFolder) -> str | None:
-    """What the plans say comes before, by the configuration in the folder's name."""
-    plans, name = read_plans(trained.path / "plans.json"), trained.name.rpartition("__")[2]
-    return plans.configuration(name).previous_stage if name in plans.configurations else None
 
 
 def _settings(plan: Plan, checkpoint: NnunetCheckpoint, trained: TrainedFolder) -> ModelSettings:
