@@ -20,8 +20,11 @@ _SCHEME = "99SEGKIT"
 """Of codes that are the data set's own names; 99 begins the name of every private scheme."""
 
 
-def write_dicom_seg(path: Path, indices: np.ndarray, schema: LabelSchema, series: Path) -> None:
+def write_dicom_seg(path: Path, indices: np.ndarray, schema: LabelSchema, series: Path) -> bool:
     """Write one segment a class (or structure) that has voxels, referring to a series.
+
+    A DICOM Segmentation holds a segment at least. Where there is none to write, an older file is
+    deleted, so that it is not taken for what was found now.
 
     Args:
         path: The file, .dcm.
@@ -30,17 +33,19 @@ def write_dicom_seg(path: Path, indices: np.ndarray, schema: LabelSchema, series
         schema: What they mean.
         series: Folder of the DICOM series.
 
+    Returns:
+        Whether there was a segment to write.
+
     Raises:
-        UserError: highdicom is not installed, the series lacks what the object needs, or there is
-            not a single voxel to write.
+        UserError: highdicom is not installed, or the series lacks what the object needs.
     """
     highdicom, pydicom = _import()
     names = [one.name for one in schema.classes]
     masks = _masks(indices, schema)
     found = [number for number, mask in enumerate(masks) if mask.any()]
     if not found:
-        what = "nothing was found, and a DICOM segmentation holds a segment at least"
-        raise UserError(what, where=path, fix="use the label map instead")
+        path.unlink(missing_ok=True)
+        return False
     sources = [pydicom.dcmread(file) for file in slice_files(series)]
     pixels = np.stack([masks[number] for number in found], axis=-1).astype(np.uint8)
     try:
@@ -69,6 +74,12 @@ def write_dicom_seg(path: Path, indices: np.ndarray, schema: LabelSchema, series
     made.save_as(content)
     with atomic_write(path) as stream:
         stream.write(content.getvalue())
+    return True
+
+
+def has_segments(indices: np.ndarray, schema: LabelSchema) -> bool:
+    """Whether a DICOM Segmentation can be written of these; see :func:`write_dicom_seg`."""
+    return any(mask.any() for mask in _masks(indices, schema))
 
 
 def _masks(indices: np.ndarray, schema: LabelSchema) -> Sequence[np.ndarray]:

@@ -158,7 +158,13 @@ def predict_cases(
         output.mkdir(parents=True, exist_ok=True)
     opened = open_record(output, work.source, writing.part, any_precision=writing.any_precision)
     if writing.keep_done:
-        cases = tuple(case for case in cases if not _is_done(case, opened.cases, targets, writing))
+        cases = tuple(
+            case
+            for case in cases
+            if case.id not in opened.cases
+            or not _is_written(case.id, targets[case.id], writing, work.model.description)
+            or opened.cases[case.id] != image_hash(case)
+        )
         text = "%d of %d cases are predicted already, and kept"
         log.info(text, len(paths) - len(cases), len(paths))
     with opened as record:
@@ -205,17 +211,31 @@ def _write_dicom_seg(case: Case, labels: Path, description: DatasetDescription) 
     from segkit.dataset.dicom_seg import write_dicom_seg
 
     indices = read_label_map(labels, description.labels, description.reader).array
-    write_dicom_seg(labels.with_name(f"{case.id}.dcm"), indices, description.labels, case.images[0])
+    path = labels.with_name(f"{case.id}.dcm")
+    if not write_dicom_seg(path, indices, description.labels, case.images[0]):
+        log.warning("%s: nothing was found, so there is no %s", case.id, path.name)
 
 
-def _is_done(case: Case, before: Mapping[str, str], targets: Targets, writing: Writing) -> bool:
-    """Whether a case was predicted before, which is case -> hash of its images."""
-    target = targets[case.id]
-    beside = {".npz": writing.keep_probabilities, ".dcm": writing.dicom_seg}
-    also = (target.with_name(case.id + ending) for ending, asked in beside.items() if asked)
-    wanted = [target, *also]
-    made = case.id in before and all(path.exists() for path in wanted)
-    return made and before[case.id] == image_hash(case)
+def _is_written(case: str, labels: Path, writing: Writing, description: DatasetDescription) -> bool:
+    """Whether all files of a prediction are there."""
+    if not labels.exists():
+        return False
+    if writing.keep_probabilities and not labels.with_name(f"{case}.npz").exists():
+        return False
+    if not writing.dicom_seg or labels.with_name(f"{case}.dcm").exists():
+        return True
+    return _is_empty(labels, description)
+
+
+def _is_empty(labels: Path, description: DatasetDescription) -> bool:
+    """Whether nothing was found, so that there is no DICOM Segmentation."""
+    from segkit.dataset.dicom_seg import has_segments
+
+    try:
+        indices = read_label_map(labels, description.labels, description.reader).array
+    except UserError:  # damaged since: it is predicted again
+        return False
+    return not has_segments(indices, description.labels)
 
 
 def _case_id(case: Case) -> str:

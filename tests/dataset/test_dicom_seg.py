@@ -7,7 +7,7 @@ import pydicom
 import pytest
 from dicom_files import write_series
 
-from segkit.dataset.dicom_seg import write_dicom_seg
+from segkit.dataset.dicom_seg import has_segments, write_dicom_seg
 from segkit.dataset.image_io import read_image
 from segkit.dataset.labels import LabelSchema
 from segkit.errors import UserError
@@ -67,11 +67,13 @@ def test_it_refers_to_the_patient_and_the_slices(tmp_path):
     assert len(referenced.ReferencedInstanceSequence) == 4
 
 
-def test_nothing_found_is_told(tmp_path):
+def test_where_nothing_is_found_no_file_is_left(tmp_path):
     series = write_series(tmp_path / "s", ARRAY)
-    with pytest.raises(UserError, match="nothing was found"):
-        write_dicom_seg(tmp_path / "o.dcm", np.zeros((1, 4, 5, 6), np.int16), CLASSES, series)
-    assert not (tmp_path / "o.dcm").exists()
+    found, nothing = (np.full((1, 4, 5, 6), value, np.int16) for value in (1, 0))
+    for indices, written in ((found, True), (nothing, False)):
+        assert has_segments(indices, CLASSES) == written
+        assert write_dicom_seg(tmp_path / "o.dcm", indices, CLASSES, series) == written
+        assert (tmp_path / "o.dcm").exists() == written
 
 
 def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
