@@ -30,14 +30,6 @@ def test_commands_and_their_recipes_are_understood(command):
     load_recipe(getattr(options, "recipe", "default"), getattr(options, "settings", ()))
 
 
-@pytest.mark.parametrize("text", re.findall(r"\| `nnUNet\w+` \| (.*) \|", PAGE))
-def test_variants_of_nnunet_are_values(text):
-    for words in re.findall(r"`(--[^`]+)`", text):
-        given = shlex.split(words)
-        recipe = given[given.index("--recipe") + 1] if "--recipe" in given else "default"
-        load_recipe(recipe, [word for word in given if "=" in word])
-
-
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_probabilities_in_the_table_are_those_of_the_recipes(row):
     _, default, da5, keys = row

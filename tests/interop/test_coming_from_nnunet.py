@@ -12,10 +12,14 @@ import pytest
 from nnunet_files import plans, write_trained
 
 from segkit.cli.main import main
+from segkit.config import load_recipe
 
-PAGE = (Path(__file__).parents[2] / "docs" / "coming-from-nnunet.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "coming-from-nnunet.md").read_text()
 COMMANDS = re.findall(r"`(segkit [^`]*[^`\s])`", PAGE)
 VALUES = list(dict.fromkeys(re.findall(r"`((?:--recipe|--set) [^`]+)`", PAGE)))
+ALONE = re.findall(r"`([a-z_.]+=[^`]+)`", PAGE)
+"""Values without the flag before them."""
 CASES = [f"p{i}_scan{j}" for i in range(5) for j in (1, 2)]
 SHAPE = (12, 20, 16)
 SHORT = [
@@ -135,6 +139,18 @@ def test_the_page_has_commands_and_values():
     assert len(VALUES) > 25
     named = " ".join(COMMANDS)
     assert all(name in named for name in KNOWN)
+
+
+def test_no_other_page_lists_trainers():
+    told = [page.name for page in DOCS.glob("*.md") if "\n| `nnUNetTrainer" in page.read_text()]
+    assert told == ["coming-from-nnunet.md"]
+
+
+@pytest.mark.parametrize("value", [*VALUES, *ALONE])
+def test_every_value_is_another_recipe(value):
+    words = shlex.split(value)
+    recipe = words[words.index("--recipe") + 1] if "--recipe" in words else "default"
+    assert load_recipe(recipe, [word for word in words if "=" in word]) != load_recipe("default")
 
 
 def test_every_command_runs(here):
