@@ -34,8 +34,9 @@ class Recipe:
     precision: PrecisionName = "auto"
     """auto: fp16 on CUDA; bf16 on CPUs that are measured to be faster in it; fp32 elsewhere."""
     compile: Compiling = "auto"
-    """Compile the training step: auto does on GPUs under Linux, in runs of half an hour and more.
-    Where it fails a line says so, and training goes on without."""
+    """Compile the training step: auto does on GPUs under Linux, in runs of 2000 steps and more, or
+    with a time budget of half an hour and more. Where it fails a line says so, and training goes
+    on without."""
     deterministic: bool = False
     """Use only algorithms whose results never vary; slower on a GPU, without effect on a CPU."""
     final_validation: bool = True
