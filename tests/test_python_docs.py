@@ -1,5 +1,6 @@
 """The Python API: what docs/python.md shows runs, and is the command line's."""
 
+import dataclasses
 import logging
 import re
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import segkit
+from segkit import options
 from segkit.cli.main import main
 from segkit.dataset.demo import make_demo_dataset
 from segkit.dataset.image_io import read_image, read_labels
@@ -54,6 +56,23 @@ def inside(place, monkeypatch):
     monkeypatch.delenv("SEGKIT_WORKDIR", raising=False)
     monkeypatch.setattr(logging.getLogger("segkit"), "propagate", False)
     return place
+
+
+def renamed_options():
+    """Yield (option, flags) where a function calls an option otherwise than the command line."""
+    for command in (options.Plan, options.Train, options.Predict, options.Run):
+        for field in dataclasses.fields(command):
+            flags = field.metadata.get("names", ())
+            if flags and f"--{field.name.replace('_', '-')}" not in flags:
+                yield field.name, flags
+
+
+@pytest.mark.parametrize(("option", "flags"), [*renamed_options()])
+def test_options_with_other_names_are_told(option, flags):
+    text = DOCS.partition("Options have the names of the flags")[2].partition("\n\n")[0]
+    if option != "inputs":  # an argument
+        assert f"`{option}`" in text
+    assert all(f"`{flag}`" in text for flag in flags if flag != "--input")
 
 
 def blocks_with(text):
