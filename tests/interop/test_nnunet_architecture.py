@@ -4,8 +4,7 @@ import pytest
 from nnunet_files import DECODER, ENCODER, FEATURES, KERNELS, STRIDES, arch_kwargs
 
 from segkit.errors import UserError
-from segkit.interop.nnunet.architecture import architecture_of, network_plan
-from segkit.interop.nnunet.plans import Architecture
+from segkit.interop.nnunet.architecture import Architecture, architecture_of, network_plan
 
 OLD_MODULE = "dynamic_network_architectures.architectures.residual_unet"
 MODULE = "dynamic_network_architectures.architectures.unet"

@@ -26,11 +26,12 @@ def test_a_configuration_inherits_over_several_levels(tmp_path):
     assert found.patch_size == (4, 8, 8)
 
 
-def test_plans_before_nnunet_2_4_are_understood(tmp_path):
-    flat = configuration()
-    kwargs = arch_kwargs()
+def flat_configuration(**changes):
+    """Return a configuration as nnU-Net wrote it before 2.4."""
+    flat, kwargs = configuration(), arch_kwargs()
     del flat["architecture"]
-    flat |= {
+    return {
+        **flat,
         "UNet_class_name": "PlainConvUNet",
         "UNet_base_num_features": 4,
         "unet_max_num_features": 10,
@@ -39,8 +40,12 @@ def test_plans_before_nnunet_2_4_are_understood(tmp_path):
         "num_pool_per_axis": [1, 2, 2],
         "pool_op_kernel_sizes": kwargs["strides"],
         "conv_kernel_sizes": kwargs["kernel_sizes"],
+        **changes,
     }
-    content = plans(configurations={"3d_fullres": flat})
+
+
+def test_plans_before_nnunet_2_4_are_understood(tmp_path):
+    content, kwargs = plans(configurations={"3d_fullres": flat_configuration()}), arch_kwargs()
     old = "foreground_intensity_properties_by_modality"
     content[old] = content.pop("foreground_intensity_properties_per_channel")
     found = read_plans(written(tmp_path, content))
@@ -72,6 +77,20 @@ def test_what_cannot_be_read_is_refused(tmp_path, content, message):
     with pytest.raises(UserError) as error:
         read_plans(written(tmp_path, content)).configuration("3d_fullres")
     assert message in error.value.what
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"UNet_class_name": "PlainConvUnet"}, "unknown network 'PlainConvUnet'"),
+        ({"patch_size": 8}, "patch_size is 8"),
+        ({"conv_kernel_sizes": None}, "conv_kernel_sizes is None"),
+    ],
+)
+def test_old_plans_that_cannot_be_read_are_refused(tmp_path, changes, message):
+    content = plans(configurations={"3d_fullres": flat_configuration(**changes)})
+    with pytest.raises(UserError, match=message):
+        read_plans(written(tmp_path, content)).configuration("3d_fullres")
 
 
 def test_statistics_of_a_channel_may_be_missing(tmp_path):

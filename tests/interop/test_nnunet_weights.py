@@ -7,8 +7,7 @@ import torch
 from nnunet_files import configuration, forward, state_dict
 
 from segkit.errors import UserError
-from segkit.interop.nnunet.architecture import network_plan
-from segkit.interop.nnunet.plans import Architecture
+from segkit.interop.nnunet.architecture import Architecture, network_plan
 from segkit.interop.nnunet.weights import from_nnunet, tensor_names, to_nnunet, trained_network
 from segkit.networks.build import build_network
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from segkit.errors import UserError
-from segkit.interop.nnunet.plans import Architecture, AxesPerStage, PerStage
 from segkit.planning.plan import Axes, NetworkPlan
 from segkit.structs import from_mapping
 from segkit.types import Norm
 
 Kind = Literal["plain", "residual_encoder"]
+PerStage = int | tuple[int, ...]
+AxesPerStage = int | tuple[int | Axes, ...]
 
 KINDS: dict[str, tuple[Kind, str]] = {
     "PlainConvUNet": ("plain", "n_conv_per_stage"),
@@ -43,6 +44,14 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 }
 """Arguments of nnU-Net's networks that segkit's lack -> values that do nothing."""
 _NEVER_READ = ("deep_supervision", "squeeze_excitation_reduction_ratio")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Architecture:
+    """Which network, and what it is built with."""
+
+    network_class_name: str
+    arch_kwargs: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,24 +120,36 @@ def architecture_of(network: NetworkPlan) -> dict[str, Any]:
     name, counted = next((n, c) for n, (kind, c) in KINDS.items() if kind == network.kind)
     ndim = len(network.kernel_sizes[0])
     return {
-        "network_class_name": f"{_MODULES[0]}.{name}",
+        "network_class_name": class_name(name),
         "arch_kwargs": {
             "n_stages": len(network.features_per_stage),
             "features_per_stage": list(network.features_per_stage),
-            "conv_op": f"torch.nn.modules.conv.Conv{ndim}d",
             "kernel_sizes": [list(kernel) for kernel in network.kernel_sizes],
             "strides": [list(stride) for stride in network.strides],
             counted: list(network.convs_per_stage),
             "n_conv_per_stage_decoder": list(network.convs_per_decoder_stage),
-            "conv_bias": True,
-            "norm_op": f"{_NORMS[network.norm]}{ndim}d",
-            "norm_op_kwargs": {"eps": _NORM_EPS, "affine": True},
             "dropout_op": f"torch.nn.Dropout{ndim}d" if network.dropout else None,
             "dropout_op_kwargs": {"p": network.dropout} if network.dropout else None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
+            **layers(ndim, network.norm),
         },
         "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def class_name(name: str) -> str:
+    """Write the class of a network as plans do."""
+    return f"{_MODULES[0]}.{name}"
+
+
+def layers(ndim: int, norm: Norm = "instance") -> dict[str, Any]:
+    """Return what plans say of the layers that all networks here are made of."""
+    return {
+        "conv_op": f"torch.nn.modules.conv.Conv{ndim}d",
+        "conv_bias": True,
+        "norm_op": f"{_NORMS[norm]}{ndim}d",
+        "norm_op_kwargs": {"eps": _NORM_EPS, "affine": True},
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
     }
 
 

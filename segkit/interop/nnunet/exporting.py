@@ -14,11 +14,10 @@ from segkit.checkpoint import load_checkpoint
 from segkit.errors import UserError
 from segkit.files import atomic_folder, atomic_write, failures_told, write_json
 from segkit.inference.model import Model
-from segkit.interop.nnunet.architecture import architecture_of, network_plan
+from segkit.interop.nnunet.architecture import Architecture, architecture_of, network_plan
 from segkit.interop.nnunet.description import nnunet_description
 from segkit.interop.nnunet.order import classes_by_value
 from segkit.interop.nnunet.planning import nnunet_plans, statistics_of
-from segkit.interop.nnunet.plans import Architecture
 from segkit.interop.nnunet.results import CHECKPOINTS
 from segkit.interop.nnunet.weights import to_nnunet
 from segkit.planning.fingerprint import Fingerprint

@@ -10,20 +10,13 @@ from typing import Any, TypeVar
 
 from segkit.errors import UserError, nearest
 from segkit.files import read_json
+from segkit.interop.nnunet.architecture import KINDS, Architecture, class_name, layers
+from segkit.planning.plan import Axes
 from segkit.structs import from_mapping
 
 T = TypeVar("T")
-Axes = tuple[int, ...]
-PerStage = int | tuple[int, ...]
-AxesPerStage = int | tuple[int | Axes, ...]
 
 _OLD_INTENSITIES = "foreground_intensity_properties_by_modality"
-_UNET = "dynamic_network_architectures.architectures.unet"
-_OLD_CLASSES = {
-    "PlainConvUNet": (f"{_UNET}.PlainConvUNet", "n_conv_per_stage"),
-    "ResidualEncoderUNet": (f"{_UNET}.ResidualEncoderUNet", "n_blocks_per_stage"),
-}
-"""Class names of plans without ``architecture`` -> the full name, and what its stages count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,14 +30,6 @@ class Intensities:
     median: float = 0.0
     min: float = 0.0
     max: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Architecture:
-    """Which network, and what it is built with."""
-
-    network_class_name: str
-    arch_kwargs: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,30 +148,21 @@ def _with_architecture(content: dict[str, Any], where: str) -> dict[str, Any]:
         if not isinstance(content[key], kind):
             raise UserError(f"{key} is {content[key]!r}", where=where, fix=f"give a {kind}")
     name = content["UNet_class_name"]
-    if name not in _OLD_CLASSES:
-        raise UserError(f"unknown network {name!r}", where=where, fix=nearest(name, _OLD_CLASSES))
-    class_name, counted = _OLD_CLASSES[name]
+    if name not in KINDS:
+        raise UserError(f"unknown network {name!r}", where=where, fix=nearest(name, KINDS))
     stages = len(content["n_conv_per_stage_encoder"])
     first, most = content["UNet_base_num_features"], content["unet_max_num_features"]
-    ndim = len(content.get("patch_size", ()))
     arguments = {
         "n_stages": stages,
         "features_per_stage": [min(first * 2**stage, most) for stage in range(stages)],
-        "conv_op": f"torch.nn.modules.conv.Conv{ndim}d",
         "kernel_sizes": content["conv_kernel_sizes"],
         "strides": content["pool_op_kernel_sizes"],
-        counted: content["n_conv_per_stage_encoder"],
+        KINDS[name][1]: content["n_conv_per_stage_encoder"],
         "n_conv_per_stage_decoder": content["n_conv_per_stage_decoder"],
-        "conv_bias": True,
-        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{ndim}d",
-        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
+        **layers(len(content["patch_size"])),
     }
-    return {
-        **content,
-        "architecture": {"network_class_name": class_name, "arch_kwargs": arguments},
-    }
+    architecture = {"network_class_name": class_name(name), "arch_kwargs": arguments}
+    return {**content, "architecture": architecture}
 
 
 _OLD_KEYS: dict[str, type] = {
@@ -197,5 +173,6 @@ _OLD_KEYS: dict[str, type] = {
     "n_conv_per_stage_decoder": list,
     "pool_op_kernel_sizes": list,
     "conv_kernel_sizes": list,
+    "patch_size": list,
 }
 """What takes the place of ``architecture`` in old plans."""
