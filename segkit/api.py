@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from segkit.evaluation.summary import Summary
     from segkit.planning.plan import Plan
     from segkit.workflows.common import Outcome
-    from segkit.workflows.run import CrossValidation
+    from segkit.workflows.crossval import CrossValidation
 
 AnyPath: TypeAlias = str | PathLike[str]
 Options = TypeVar("Options", bound=opt.Common)
@@ -162,7 +162,8 @@ def run(dataset: AnyPath, **options: Any) -> CrossValidation:
     """Validate, plan, preprocess, train all folds and cross-validate: ``segkit run``.
 
     Returns:
-        The folder of the model, and the scores of the cases, each predicted without it.
+        The folder of the model, and the scores of the cases, each predicted without it. Of several
+        configurations, those of the best model or pair.
 
     Raises:
         UserError: the dataset, with every problem it has, or an option is at fault.

@@ -26,6 +26,11 @@ class Workspace:
         """Cross-validation folds."""
         return self.folder / "splits.json"
 
+    @property
+    def best(self) -> Path:
+        """Folder of what ``find_best`` chose."""
+        return self.folder / "best"
+
     def plan(self, plan: str) -> Path:
         """File of a plan, by its name."""
         return self.folder / "plans" / f"{plan}.json"

@@ -222,6 +222,17 @@ def test_a_folder_that_is_no_ensemble_is_kept(raw, work, tmp_path, capsys):
         find_best(capsys, raw, work, "--no-ensembles", "-o", tmp_path / "best")
 
 
+def test_a_dataset_alone_names_what_find_best_chose(raw, work, tmp_path, capsys):
+    given = ("predict", "-i", raw / "imagesTr", "-w", work, "-d", raw, "--device", "cpu", "-o")
+    told = segkit(capsys, *given, tmp_path / "out", code=2).err
+    assert "-d DATASET needs a configuration" in told
+    assert "let segkit find_best choose" in told
+    find_best(capsys, raw, work, "--no-ensembles")
+    told = segkit(capsys, *given, tmp_path / "out").err
+    assert "using what find_best chose" in told
+    assert "model default_2d_debug: folds 0, 1" in told
+
+
 def test_models_that_cannot_be_compared_are_told_and_left_out(raw, both, capsys):
     (model(both, "3d_fullres") / "model.json").write_text("{")
     told = find_best(capsys, raw, both)

@@ -99,7 +99,7 @@ def test_datasets_are_found_under_nnunet_raw(tmp_path):
 
 
 def test_predict_needs_a_model_or_a_dataset(tmp_path):
-    for given in ([], ["-d", "4"], ["-d", "4", "-m", "x"]):
+    for given in ([], ["-d", "4", "-m", "x"]):
         done = segkit("predict", "-i", tmp_path, "-o", tmp_path, *given)
         assert done.returncode == 2
         assert "error:" in done.stderr

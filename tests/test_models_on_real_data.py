@@ -63,7 +63,8 @@ def test_cascade_residual_and_flat_models(hippocampus, tmp_path, capsys):
     models = tmp_path / "work" / raw.name / "models"
     # So little memory that a patch sees too little of a case, which asks for a cascade.
     segkit(capsys, "plan_and_preprocess", raw, *work, "--gpu-memory-gb", "0.02", "-j", 1)
-    segkit(capsys, "run", raw, *work, "-c", "2d", "3d_cascade_fullres", *DEBUG, *TINY)
+    told = segkit(capsys, "run", raw, *work, "-c", "2d", "3d_cascade_fullres", *DEBUG, *TINY)
+    assert "default_2d_debug + default_3d_cascade_fullres_debug" in told.out
     residual = ("--planner", "resenc_m")
     segkit(capsys, "plan_and_preprocess", raw, *work, *residual, "-j", 1, "-c", "2d")
     segkit(capsys, "run", raw, *work, "-c", "2d", *residual, *DEBUG, *TINY)

@@ -129,14 +129,15 @@ class Preview(Dataset):
 class Run(TrainingChoice, Splitting):
     """Everything in one go: validate, plan, preprocess, train all folds, cross-validate.
 
-    Folds that are trained already are kept; one that was interrupted goes on.
+    Folds that are trained already are kept; one that was interrupted goes on. Of several
+    configurations the best, or the best pair, is found in the end, as find_best does.
     """
 
     configurations: tuple[str, ...] = flag(
         "-c",
         "--configurations",
-        help="planned configurations; find_best compares several afterwards (default: 3d_fullres "
-        "where there is one)",
+        help="planned configurations; several are compared in the end (default: 3d_fullres where "
+        "there is one)",
         nargs="+",
         default=(),
         metavar="CONFIG",

@@ -35,6 +35,16 @@ CROSSVAL = "crossval"
 
 
 @dataclass(frozen=True, kw_only=True)
+class CrossValidation:
+    """A model, and how its folds did on the cases they were not trained on."""
+
+    model: Path
+    """Its folder."""
+    summary: Summary | None
+    """None where no case was left out: fold all is trained on every one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainedFold:
     """A fold of a model, with the cases it was not trained on."""
 

@@ -186,14 +186,23 @@ def chosen_folders(options: opt.Predict) -> tuple[Path, ...]:
         raise UsageError("give either -m MODEL or -d DATASET -c CONFIG", fix=fix)
     if options.dataset is None:
         return with_imported(options.models, options.configurations, options.workdir)
-    if not options.configurations:
-        raise UsageError("-d DATASET needs a configuration", fix="add for example -c 3d_fullres")
     description = load_description(find_dataset(options.dataset, options.raw_folders))
     workspace = open_workspace(options.workdir, description)
+    if not options.configurations:
+        return (_found_best(workspace),)
     return tuple(
         model_of(workspace, name, options.planner, options.recipe)
         for name in options.configurations
     )
+
+
+def _found_best(workspace: Workspace) -> Path:
+    """Return what ``find_best`` chose, where no configuration is named."""
+    if not is_ensemble(workspace.best):
+        fix = "add for example -c 3d_fullres, or let segkit find_best choose"
+        raise UsageError("-d DATASET needs a configuration", fix=fix)
+    log.info("using what find_best chose, %s", workspace.best)
+    return workspace.best
 
 
 def model_of(workspace: Workspace, configuration: str, plan: str, recipe: str | None) -> Path:

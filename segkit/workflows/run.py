@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from segkit.dataset.description import command
 from segkit.errors import UsageError, listing
 from segkit.evaluation.fitting import explain_trials
 from segkit.evaluation.postprocessing import RULES_FILE
-from segkit.evaluation.summary import Summary
 from segkit.inference.model import load_model
 from segkit.planning.plan import Plan
 from segkit.planning.planner import explain
@@ -26,12 +25,19 @@ from segkit.workflows.common import (
     open_planned,
     same_training,
 )
-from segkit.workflows.crossval import describe_scores, find_folds, fit_rules, score_folds
+from segkit.workflows.crossval import (
+    CrossValidation,
+    describe_scores,
+    find_folds,
+    fit_rules,
+    score_folds,
+)
 from segkit.workflows.evaluation import evaluate
 from segkit.workflows.folds import EVERY, OF_ALL_CASES, chosen_folds, train_folds
 from segkit.workflows.plans import kept_plan
 from segkit.workflows.prediction import predict
 from segkit.workflows.prepare import plan, plan_and_split, preprocess
+from segkit.workflows.selection import find_best
 from segkit.workflows.splits import open_split, settle_folds
 from segkit.workflows.training import (
     continued_task,
@@ -48,16 +54,6 @@ from segkit.workflows.training import (
 from segkit.workflows.validation import validate
 
 DEMO_DATASET = "Dataset999_Demo"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrossValidation:
-    """A model, and how its folds did on the cases they were not trained on."""
-
-    model: Path
-    """Its folder."""
-    summary: Summary | None
-    """None where no case was left out: fold all is trained on every one."""
 
 
 def run(options: opt.Run) -> Outcome[CrossValidation]:
@@ -84,9 +80,14 @@ def run(options: opt.Run) -> Outcome[CrossValidation]:
     done = {}
     for name, folds in stages.items():
         done[name] = _train_and_judge(dataset, made, options, name, folds)
-        if name != configurations[-1]:
+        if len(configurations) > 1 or name not in configurations:
             log.info("%s", done[name].text)
-    return done[configurations[-1]]
+    last = configurations[-1]
+    if len(configurations) == 1 or stages[last] == OF_ALL_CASES:
+        return done[last]
+    task = make_task(dataset, made, options, last, stages[last][0])
+    with own_code(task):
+        return find_best(_comparison(options, configurations, task, stages[last]))
 
 
 def _stages(
@@ -162,6 +163,20 @@ def _train_and_judge(
     return Outcome(
         text="\n".join([describe_scores(trained, summary), "", *explain_trials(rules)]),
         result=CrossValidation(model=model, summary=summary),
+    )
+
+
+def _comparison(
+    options: opt.Run, configurations: tuple[str, ...], task: TrainingTask, folds: tuple[str, ...]
+) -> opt.FindBest:
+    """Ask for a comparison of the models that were trained, alone and in pairs."""
+    common = {name: getattr(options, name) for name in opt.Dataset.__dataclass_fields__}
+    return opt.FindBest(
+        **common,
+        configurations=configurations,
+        planners=(task.plan.name,),
+        recipes=(task.recipe.name,),
+        folds=folds,
     )
 
 

@@ -24,6 +24,7 @@ from segkit.networks.own import allow_code
 from segkit.runtime import log
 from segkit.workflows.common import OpenDataset, Outcome, check_replaceable, open_dataset
 from segkit.workflows.crossval import (
+    CrossValidation,
     TrainedFold,
     cases_of,
     described,
@@ -37,7 +38,7 @@ from segkit.workflows.crossval import (
 from segkit.workflows.evaluation import evaluate_cases
 from segkit.workflows.splits import open_folds
 
-BEST, BEST_FILE, BEST_VERSION = "best", "find_best.json", 1
+BEST_FILE, BEST_VERSION = "find_best.json", 1
 ENSEMBLES = "ensembles"
 
 
@@ -63,7 +64,7 @@ class Candidate:
         return -1.0 if mean is None else mean
 
 
-def find_best(options: opt.FindBest) -> Outcome:
+def find_best(options: opt.FindBest) -> Outcome[CrossValidation]:
     """Compare models by cross-validation; see :class:`segkit.options.FindBest`.
 
     Models that cannot be compared, and pairs that cannot predict together, are told and left out.
@@ -88,7 +89,8 @@ def find_best(options: opt.FindBest) -> Outcome:
     path = dataset.workspace.folder / BEST_FILE
     write_artifact(path, content, version=BEST_VERSION, made_from=content_hash(weights))
     lines = [*_table(candidates, best), "", *told, f"predicts: segkit predict -m {folder}"]
-    return Outcome(text="\n".join(lines))
+    result = CrossValidation(model=folder, summary=best.summary)
+    return Outcome(text="\n".join(lines), result=result)
 
 
 def _find_models(dataset: OpenDataset, options: opt.FindBest) -> list[tuple[TrainedFold, ...]]:
@@ -183,7 +185,7 @@ def _judge_pair(
 
 def _deploy(dataset: OpenDataset, best: Candidate, options: opt.FindBest) -> tuple[Path, list[str]]:
     """Gather what predicts best in a folder of its own, with the post-processing that helps it."""
-    folder = options.output or dataset.workspace.folder / BEST
+    folder = options.output or dataset.workspace.best
     members = {folds[0].model.folder: 1.0 for folds in best.members}
     save_ensemble(folder, members, tuple(fold.fold for fold in best.folds))
     rules = fit_rules(dataset, best.folds, folder / RULES_FILE, jobs=options.jobs)
