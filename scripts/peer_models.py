@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,32 @@ import numpy as np
 DATASET = "Dataset900_Compared"
 FOLDERS = ("raw", "preprocessed", "results")
 _NUMBER = 900
+_FIRST, _FULL, _CASCADE = "3d_lowres", "3d_fullres", "3d_cascade_fullres"
+_FOLD = "all"
+"""Tiny models learn all cases there are: not how well they do elsewhere is compared."""
+_EPOCHS = 10
+"""Both lower the learning rate after each: a model that ends at a high one is sure of little."""
+_RATE = 3e-3
+_OWN_RECIPE = (
+    f"schedule.epochs={_EPOCHS}",
+    "optimizer.name=adamw",
+    f"optimizer.learning_rate={_RATE}",
+    "augment.mirror=true",
+    "precision=fp32",
+    "final_validation=false",
+)
+"""The same for segkit, over its recipe ``debug``."""
+_WORST: dict[str, Callable[[Any, Any], Any]] = {
+    "cases": max,
+    "foreground": min,
+    "missing": max,
+    "identical": min,
+    "dice": min,
+    "lowest": min,
+    "apart": max,
+    "otherwise": max,
+}
+"""Measure -> which of two is the worse."""
 
 
 class Maker(Protocol):
@@ -39,40 +65,59 @@ class Scenario:
     make: Maker
     planner: str = "ExperimentPlanner"
     plans: str = "nnUNetPlans"
-    configuration: str = "3d_fullres"
-    stages: int = 3
+    own_planner: str = "default"
+    """The same planner's name in segkit."""
+    configuration: str = _FULL
+    depth: int = 3
     patch_size: tuple[int, ...] = (24, 24, 24)
-    steps: int = 300
-    trainer: str = "nnUNetTrainer"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 1000
+    trainer: str = "nnUNetTrainerAdam"
+    """With momentum 0.99 some networks predict nothing yet after so few steps."""
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"initial_lr": _RATE})
     """Attributes of the trainer that are set before it begins."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Configurations that are trained one after the other."""
+        return (_FIRST, _CASCADE) if self.configuration == _CASCADE else (self.configuration,)
+
+    def trained(self, work: Path, configuration: str) -> Path:
+        """Folder where nnU-Net has its model of a configuration."""
+        name = f"{self.trainer}__{self.plans}__{configuration}"
+        return work / "results" / DATASET / name
 
 
 def compare_imported(scenario: Scenario, work: Path, data: Path) -> dict[str, Any]:
     """Let nnU-Net train a tiny model, import it, and predict the training images with both."""
-    results = work / "results" / DATASET
-    trained = results / f"{scenario.trainer}__{scenario.plans}__{scenario.configuration}"
-    if not (trained / "fold_0" / "checkpoint_final.pth").exists():
+    trained = [scenario.trained(work, name) for name in scenario.stages]
+    if not (trained[-1] / f"fold_{_FOLD}" / "checkpoint_final.pth").exists():
         _raw(scenario, work, data)
         _train(scenario, work)
-    _segkit("import_nnunet", trained, "-o", work / "model", "--overwrite")
-    return _compare_predictions(work / "model", trained, work)
+    model = work / "model"
+    _segkit("import_nnunet", trained[-1], "-o", model, "--overwrite")
+    if len(trained) == 1:
+        return _compare_predictions(model, trained[-1], work)
+    # Of a cascade the second stage refines, on both sides, what nnU-Net's first stage predicts.
+    first = _compare_predictions(model / "previous_stage", trained[0], work, "first")
+    second = _compare_predictions(model, trained[-1], work, previous=work / "first_peer")
+    return {key: _WORST[key](first[key], second[key]) for key in second}
 
 
 def compare_exported(scenario: Scenario, work: Path, data: Path) -> dict[str, Any]:
     """Let segkit train a tiny model, export it, and predict the training images with both."""
     workspace = work / "segkit_work"
-    model = workspace / DATASET / "models" / f"default_{scenario.configuration}_debug"
+    planner, configuration = scenario.own_planner, scenario.configuration
+    model = workspace / DATASET / "models" / f"{planner}_{configuration}_debug"
     raw = work / "raw" / DATASET
-    if not (model / "fold_0" / "final.pt").exists():
+    if not (model / f"fold_{_FOLD}" / "final.pt").exists():
         _raw(scenario, work, data)
-        _segkit("plan", raw, "-w", workspace, "-j", 1)
-        _shrink_plan(workspace / DATASET / "plans" / "default.json", scenario)
-        _segkit("preprocess", raw, "-w", workspace, "-j", 1, "-c", scenario.configuration)
-        schedule = ("schedule.epochs=1", f"schedule.iterations_per_epoch={scenario.steps}")
-        how = ("--recipe", "debug", "--device", "cpu", "--set", "final_validation=false")
-        where = (raw, scenario.configuration, "-w", workspace, "--fold", 0)
-        _segkit("train", *where, *how, *schedule, "augment.mirror=true", "precision=fp32")
+        where = (raw, "-w", workspace, "--planner", planner)
+        _segkit("plan", *where, "-j", 1)
+        _shrink_plan(workspace / DATASET / "plans" / f"{planner}.json", scenario)
+        _segkit("preprocess", *where, "-j", 1, "-c", configuration)
+        how = ("--recipe", "debug", "--device", "cpu", "--fold", _FOLD, "--set", *_OWN_RECIPE)
+        each = f"schedule.iterations_per_epoch={scenario.steps // _EPOCHS}"
+        _segkit("train", raw, configuration, *where[1:], *how, each)
     _segkit("export_nnunet", model, "-o", work / "exported", "--overwrite")
     return _compare_predictions(model, work / "exported", work)
 
@@ -132,36 +177,63 @@ def _raw(scenario: Scenario, work: Path, data: Path) -> None:
 
 def _train(scenario: Scenario, work: Path) -> None:
     """Let nnU-Net plan and preprocess, make its network tiny, and train it."""
-    import torch
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     api.extract_fingerprints([_NUMBER], num_processes=1, check_dataset_integrity=True)
     api.plan_experiments([_NUMBER], experiment_planner_class_name=scenario.planner)
     file = work / "preprocessed" / DATASET / f"{scenario.plans}.json"
     plans = json.loads(file.read_text())
-    configuration = plans["configurations"][scenario.configuration]
-    _shrink(configuration["architecture"]["arch_kwargs"], scenario, "n_conv_per_stage_decoder")
-    configuration["architecture"]["arch_kwargs"]["n_stages"] = scenario.stages
-    configuration |= {"patch_size": list(scenario.patch_size), "batch_size": 2}
+    _shrink_peer_plans(plans, scenario)
     file.write_text(json.dumps(plans))
-    where = {"plans_identifier": scenario.plans, "configurations": [scenario.configuration]}
-    api.preprocess([_NUMBER], num_processes=[1], **where)
+    # A cascade's second stage is trained on what is preprocessed for 3d_fullres.
+    names = [name.replace(_CASCADE, _FULL) for name in scenario.stages]
+    where = {"plans_identifier": scenario.plans, "configurations": names}
+    api.preprocess([_NUMBER], num_processes=[1] * len(names), **where)
     # Only now: nnU-Net's planner fails without augmentation processes, training does not need any.
     os.environ["nnUNet_n_proc_DA"] = "0"
-    _leave_out_primus()
     description = json.loads((work / "raw" / DATASET / "dataset.json").read_text())
+    for name in scenario.stages:
+        trainer = _peer_trainer(scenario, plans, name, description)
+        trainer.run_training()
+        if name == _FIRST:  # writes what the next stage learns from
+            trainer.perform_actual_validation()
+
+
+def _shrink_peer_plans(plans: dict[str, Any], scenario: Scenario) -> None:
+    """Make the network tiny; a cascade, which no data so small has, is put beside."""
+    every = plans["configurations"]
+    configuration = every[_FULL if scenario.configuration == _CASCADE else scenario.configuration]
+    arguments = configuration["architecture"]["arch_kwargs"]
+    _shrink(arguments, scenario, "n_conv_per_stage_decoder")
+    arguments["n_stages"] = scenario.depth
+    configuration |= {"patch_size": list(scenario.patch_size), "batch_size": 2}
+    if scenario.configuration == _CASCADE:
+        every[_FIRST] = {
+            "inherits_from": _FULL,
+            "data_identifier": f"{scenario.plans}_{_FIRST}",
+            "spacing": [2 * spacing for spacing in configuration["spacing"]],
+            "next_stage": _CASCADE,
+        }
+        every[_CASCADE] = {"inherits_from": _FULL, "previous_stage": _FIRST}
+
+
+def _peer_trainer(scenario: Scenario, plans: Any, name: str, description: Any) -> Any:
+    """Return a trainer of nnU-Net for few steps."""
+    import torch
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    _leave_out_primus()
     torch.manual_seed(0)
     np.random.seed(0)
-    plans["continue_training"] = False
-    given = (plans, scenario.configuration, 0, description)
     trainer_class = recursive_find_trainer_class_by_name(scenario.trainer)
+    given = ({**plans, "continue_training": False}, name, _FOLD, description)
     trainer = trainer_class(*given, device=torch.device("cpu"))
-    trainer.num_epochs, trainer.num_iterations_per_epoch = 1, scenario.steps
+    trainer.num_epochs = _EPOCHS
+    trainer.num_iterations_per_epoch = scenario.steps // _EPOCHS
     trainer.num_val_iterations_per_epoch = 1
     for key, value in scenario.settings.items():
         setattr(trainer, key, value)
-    trainer.run_training()
+    return trainer
 
 
 def _leave_out_primus() -> None:
@@ -183,22 +255,37 @@ def _shrink(network: dict[str, Any], scenario: Scenario, decoder: str) -> None:
     """Keep the first stages, with few features."""
     for key, value in network.items():
         if isinstance(value, list):
-            network[key] = value[: scenario.stages - (key == decoder)]
-    network["features_per_stage"] = [8 * 2**stage for stage in range(scenario.stages)]
+            network[key] = value[: scenario.depth - (key == decoder)]
+    network["features_per_stage"] = [8 * 2**stage for stage in range(scenario.depth)]
 
 
-def _compare_predictions(model: Path, trained: Path, work: Path) -> dict[str, Any]:
-    """Predict the training images with a model of segkit and its twin of nnU-Net."""
+def _compare_predictions(
+    model: Path, trained: Path, work: Path, stage: str = "", previous: Path | None = None
+) -> dict[str, Any]:
+    """Predict the training images with a model of segkit and its twin of nnU-Net.
+
+    Args:
+        model: Of segkit.
+        trained: Of nnU-Net.
+        work: Holds the images; the label maps are written there.
+        stage: Tells the label maps of several models apart.
+        previous: Label maps of the stage before.
+    """
     images = work / "raw" / DATASET / "imagesTr"
+    ours, theirs = (work / f"{stage}_{side}".lstrip("_") for side in ("segkit", "peer"))
+    for folder in (ours, theirs):
+        shutil.rmtree(folder, ignore_errors=True)
+    theirs.mkdir()
     predictor = _peer_predictor(trained)
-    for name in ("peer", "segkit"):
-        shutil.rmtree(work / name, ignore_errors=True)
-    (work / "peer").mkdir()
-    predictor.predict_from_files_sequential(str(images), str(work / "peer"))
+    before = None if previous is None else str(previous)
+    predictor.predict_from_files_sequential(
+        str(images), str(theirs), folder_with_segs_from_prev_stage=before
+    )
     how = ("--precision", "fp32", "--device", "cpu")
-    _segkit("predict", "-m", model, "-i", images, "-o", work / "segkit", *how)
-    row = _compare_labels(work / "segkit", work / "peer")
-    return {**row, **_compare_logits(predictor, model, images)}
+    told = () if previous is None else ("--previous-stage", previous)
+    _segkit("predict", "-m", model, "-i", images, "-o", ours, *how, *told)
+    row = _compare_labels(ours, theirs, _values(images.parent))
+    return {**row, **_compare_logits(predictor, model, images, previous)}
 
 
 def _peer_predictor(trained: Path) -> Any:
@@ -207,7 +294,7 @@ def _peer_predictor(trained: Path) -> Any:
 
     _leave_out_primus()
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(trained), (0,))
+    predictor.initialize_from_trained_model_folder(str(trained), (_FOLD,))
     return predictor
 
 
@@ -218,30 +305,48 @@ def _segkit(*arguments: object) -> None:
         sys.exit(f"{' '.join(command)}\nfailed")
 
 
-def _compare_labels(ours: Path, theirs: Path) -> dict[str, Any]:
-    """Compare all label maps in two folders."""
+def _values(raw: Path) -> set[int]:
+    """Return the values that a label map predicted for a data set may hold, without background."""
+    from segkit.dataset.description import load_description
+
+    labels = load_description(raw).labels
+    return {each.paint for each in labels.regions} or {each.value for each in labels.classes}
+
+
+def _compare_labels(ours: Path, theirs: Path, values: set[int]) -> dict[str, Any]:
+    """Compare all label maps in two folders.
+
+    Returns:
+        Of the worst case the share of identical voxels, the mean Dice of its labels, and (of the
+        worst label) the lowest; how often a label of ``values`` is predicted nowhere in a case.
+    """
     from segkit.dataset.image_io import KNOWN_ENDINGS, read_labels
 
     files = [path for path in sorted(ours.iterdir()) if path.name.endswith(KNOWN_ENDINGS)]
     pairs = [(read_labels(path).array, read_labels(theirs / path.name).array) for path in files]
+    dices = [_dices(a, b) for a, b in pairs]
     return {
         "cases": len(pairs),
         "foreground": float(np.mean([(b > 0).mean() for _, b in pairs])),
+        "missing": sum(len(values - found.keys()) for found in dices),
         "identical": float(min((a == b).mean() for a, b in pairs)),
-        "dice": float(min(_mean_dice(a, b) for a, b in pairs)),
+        "dice": float(min(np.mean([*found.values()] or [1.0]) for found in dices)),
+        "lowest": float(min(min(found.values(), default=1.0) for found in dices)),
     }
 
 
-def _mean_dice(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the mean Dice of all labels that occur."""
-    found = []
+def _dices(one: np.ndarray, other: np.ndarray) -> dict[int, float]:
+    """Return the Dice of every label that occurs in either."""
+    found = {}
     for label in set(np.union1d(one, other).tolist()) - {0}:
         a, b = one == label, other == label
-        found.append(2 * (a & b).sum() / (a.sum() + b.sum()))
-    return float(np.mean(found)) if found else 1.0
+        found[label] = float(2 * (a & b).sum() / (a.sum() + b.sum()))
+    return found
 
 
-def _compare_logits(predictor: Any, model: Path, images: Path) -> dict[str, Any]:
+def _compare_logits(
+    predictor: Any, model: Path, images: Path, previous: Path | None
+) -> dict[str, Any]:
     """Compare logits before they are resampled, with the peer adding up tiles in float32.
 
     Returns:
@@ -254,7 +359,7 @@ def _compare_logits(predictor: Any, model: Path, images: Path) -> dict[str, Any]
     from segkit.interop.nnunet.order import value_order
     from segkit.workflows.models import Loading, load_models
 
-    loading = Loading(device=torch.device("cpu"), precision="fp32")
+    loading = Loading(device=torch.device("cpu"), precision="fp32", previous_stage=previous)
     own: Any = load_models({model: 1.0}, loading).with_settings(0.5, mirror=True)
     plan, labels = predictor.configuration_manager, own.model.description.labels
     # nnU-Net's outputs are ordered by the values of the labels, segkit's as these are declared.
