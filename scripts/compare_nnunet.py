@@ -21,13 +21,8 @@ from typing import Any
 
 from benchmarking import measured, parse, run_side
 from peer_datasets import Phantom, axons, hippocampus
-from peer_models import (
-    FOLDERS,
-    Scenario,
-    compare_exported,
-    compare_imported,
-    compare_preprocessed,
-)
+from peer_models import compare_exported, compare_imported, compare_preprocessed
+from peer_training import FOLDERS, Scenario
 
 IDENTICAL, DICE, LOGITS = 0.9995, 0.999, 1e-3
 """At least this share of the voxels, and this Dice of every label, on every case; logits at most so
@@ -85,7 +80,7 @@ SCENARIOS: dict[str, Scenario] = {
         what="3D, not mirrored", make=Phantom(), trainer="nnUNetTrainerNoMirroring", settings={}
     ),
 }
-EXPORTED = ("plain", "resenc", "flat", "regions", "anisotropic")
+EXPORTED = ("plain", "resenc", "flat", "regions", "ignore", "anisotropic", "masked")
 PREPROCESSED = {
     "Dataset004_Hippocampus": {"most": 10, "smaller_than": 1 << 30},
     "Dataset110_BraTS2015": {"most": 2, "smaller_than": 1 << 30},

@@ -6,119 +6,46 @@ Every function compares one thing and returns the worst of every measure over al
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
-import types
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-
-DATASET = "Dataset900_Compared"
-FOLDERS = ("raw", "preprocessed", "results")
-_NUMBER = 900
-_FIRST, _FULL, _CASCADE = "3d_lowres", "3d_fullres", "3d_cascade_fullres"
-_FOLD = "all"
-"""Tiny models learn all cases there are: not how well they do elsewhere is compared."""
-_EPOCHS = 10
-"""Both lower the learning rate after each: a model that ends at a high one is sure of little."""
-_RATE = 3e-3
-_OWN_RECIPE = (
-    f"schedule.epochs={_EPOCHS}",
-    "optimizer.name=adamw",
-    f"optimizer.learning_rate={_RATE}",
-    "augment.mirror=true",
-    "precision=fp32",
-    "final_validation=false",
+from peer_training import (
+    DATASET,
+    FOLD,
+    NUMBER,
+    Scenario,
+    leave_out_primus,
+    run_segkit,
+    train_in_peer,
+    train_in_segkit,
 )
-"""The same for segkit, over its recipe ``debug``."""
-_WORST: dict[str, Callable[[Any, Any], Any]] = {
-    "cases": max,
-    "foreground": min,
-    "missing": max,
-    "identical": min,
-    "dice": min,
-    "lowest": min,
-    "apart": max,
-    "otherwise": max,
-}
-"""Measure -> which of two is the worse."""
 
-
-class Maker(Protocol):
-    """Writes a raw data set, given its folder and the folder of the real data sets."""
-
-    def __call__(self, folder: Path, data: Path) -> None:
-        """Write it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """What is trained."""
-
-    what: str
-    make: Maker
-    planner: str = "ExperimentPlanner"
-    plans: str = "nnUNetPlans"
-    own_planner: str = "default"
-    """The same planner's name in segkit."""
-    configuration: str = _FULL
-    depth: int = 3
-    patch_size: tuple[int, ...] = (24, 24, 24)
-    steps: int = 1000
-    trainer: str = "nnUNetTrainerAdam"
-    """With momentum 0.99 some networks predict nothing yet after so few steps."""
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"initial_lr": _RATE})
-    """Attributes of the trainer that are set before it begins."""
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Configurations that are trained one after the other."""
-        return (_FIRST, _CASCADE) if self.configuration == _CASCADE else (self.configuration,)
-
-    def trained(self, work: Path, configuration: str) -> Path:
-        """Folder where nnU-Net has its model of a configuration."""
-        name = f"{self.trainer}__{self.plans}__{configuration}"
-        return work / "results" / DATASET / name
+_LARGER_IS_WORSE = ("missing", "apart", "otherwise")
 
 
 def compare_imported(scenario: Scenario, work: Path, data: Path) -> dict[str, Any]:
     """Let nnU-Net train a tiny model, import it, and predict the training images with both."""
-    trained = [scenario.trained(work, name) for name in scenario.stages]
-    if not (trained[-1] / f"fold_{_FOLD}" / "checkpoint_final.pth").exists():
-        _raw(scenario, work, data)
-        _train(scenario, work)
+    *before, trained = train_in_peer(scenario, work, data)
     model = work / "model"
-    _segkit("import_nnunet", trained[-1], "-o", model, "--overwrite")
-    if len(trained) == 1:
-        return _compare_predictions(model, trained[-1], work)
+    run_segkit("import_nnunet", trained, "-o", model, "--overwrite")
+    if not before:
+        return _compare_predictions(model, trained, work)
     # Of a cascade the second stage refines, on both sides, what nnU-Net's first stage predicts.
-    first = _compare_predictions(model / "previous_stage", trained[0], work, "first")
-    second = _compare_predictions(model, trained[-1], work, previous=work / "first_peer")
-    return {key: _WORST[key](first[key], second[key]) for key in second}
+    first = _compare_predictions(model / "previous_stage", before[0], work, "first")
+    second = _compare_predictions(model, trained, work, previous=work / "first_peer")
+    worse = {key: max if key in _LARGER_IS_WORSE else min for key in second}
+    return {key: worse[key](first[key], second[key]) for key in second}
 
 
 def compare_exported(scenario: Scenario, work: Path, data: Path) -> dict[str, Any]:
     """Let segkit train a tiny model, export it, and predict the training images with both."""
-    workspace = work / "segkit_work"
-    planner, configuration = scenario.own_planner, scenario.configuration
-    model = workspace / DATASET / "models" / f"{planner}_{configuration}_debug"
-    raw = work / "raw" / DATASET
-    if not (model / f"fold_{_FOLD}" / "final.pt").exists():
-        _raw(scenario, work, data)
-        where = (raw, "-w", workspace, "--planner", planner)
-        _segkit("plan", *where, "-j", 1)
-        _shrink_plan(workspace / DATASET / "plans" / f"{planner}.json", scenario)
-        _segkit("preprocess", *where, "-j", 1, "-c", configuration)
-        how = ("--recipe", "debug", "--device", "cpu", "--fold", _FOLD, "--set", *_OWN_RECIPE)
-        each = f"schedule.iterations_per_epoch={scenario.steps // _EPOCHS}"
-        _segkit("train", raw, configuration, *where[1:], *how, each)
-    _segkit("export_nnunet", model, "-o", work / "exported", "--overwrite")
+    model = train_in_segkit(scenario, work, data)
+    run_segkit("export_nnunet", model, "-o", work / "exported", "--overwrite")
     return _compare_predictions(model, work / "exported", work)
 
 
@@ -132,15 +59,15 @@ def compare_preprocessed(source: Path, work: Path, limits: Mapping[str, int]) ->
     if not (made / "nnUNetPlans_2d").exists():
         shutil.rmtree(work, ignore_errors=True)
         some_cases(source, raw, **limits)
-        api.extract_fingerprints([_NUMBER], num_processes=1, check_dataset_integrity=False)
-        api.plan_experiments([_NUMBER])
+        api.extract_fingerprints([NUMBER], num_processes=1, check_dataset_integrity=False)
+        api.plan_experiments([NUMBER])
     plans = json.loads((made / "nnUNetPlans.json").read_text())
     names = [name for name in ("2d", "3d_fullres") if name in plans["configurations"]]
     if not all((made / f"nnUNetPlans_{name}").exists() for name in names):
-        api.preprocess([_NUMBER], configurations=names, num_processes=[1] * len(names))
+        api.preprocess([NUMBER], configurations=names, num_processes=[1] * len(names))
     workspace = work / "segkit_work"
     where = ("-w", workspace, "-j", 1, "-c", *names)
-    _segkit("plan_and_preprocess", raw, "--plans", made / "nnUNetPlans.json", *where)
+    run_segkit("plan_and_preprocess", raw, "--plans", made / "nnUNetPlans.json", *where)
     row: dict[str, Any] = {"cases": 0, "identical": 1.0, "apart": 0.0}
     for name in names:
         theirs = nnUNetDatasetBlosc2(str(made / f"nnUNetPlans_{name}"))
@@ -170,95 +97,6 @@ def _compare_arrays(
     return float((seg == labels).mean()), float(apart)
 
 
-def _raw(scenario: Scenario, work: Path, data: Path) -> None:
-    shutil.rmtree(work, ignore_errors=True)
-    scenario.make(work / "raw" / DATASET, data)
-
-
-def _train(scenario: Scenario, work: Path) -> None:
-    """Let nnU-Net plan and preprocess, make its network tiny, and train it."""
-    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
-
-    api.extract_fingerprints([_NUMBER], num_processes=1, check_dataset_integrity=True)
-    api.plan_experiments([_NUMBER], experiment_planner_class_name=scenario.planner)
-    file = work / "preprocessed" / DATASET / f"{scenario.plans}.json"
-    plans = json.loads(file.read_text())
-    _shrink_peer_plans(plans, scenario)
-    file.write_text(json.dumps(plans))
-    # A cascade's second stage is trained on what is preprocessed for 3d_fullres.
-    names = [name.replace(_CASCADE, _FULL) for name in scenario.stages]
-    where = {"plans_identifier": scenario.plans, "configurations": names}
-    api.preprocess([_NUMBER], num_processes=[1] * len(names), **where)
-    # Only now: nnU-Net's planner fails without augmentation processes, training does not need any.
-    os.environ["nnUNet_n_proc_DA"] = "0"
-    description = json.loads((work / "raw" / DATASET / "dataset.json").read_text())
-    for name in scenario.stages:
-        trainer = _peer_trainer(scenario, plans, name, description)
-        trainer.run_training()
-        if name == _FIRST:  # writes what the next stage learns from
-            trainer.perform_actual_validation()
-
-
-def _shrink_peer_plans(plans: dict[str, Any], scenario: Scenario) -> None:
-    """Make the network tiny; a cascade, which no data so small has, is put beside."""
-    every = plans["configurations"]
-    configuration = every[_FULL if scenario.configuration == _CASCADE else scenario.configuration]
-    arguments = configuration["architecture"]["arch_kwargs"]
-    _shrink(arguments, scenario, "n_conv_per_stage_decoder")
-    arguments["n_stages"] = scenario.depth
-    configuration |= {"patch_size": list(scenario.patch_size), "batch_size": 2}
-    if scenario.configuration == _CASCADE:
-        every[_FIRST] = {
-            "inherits_from": _FULL,
-            "data_identifier": f"{scenario.plans}_{_FIRST}",
-            "spacing": [2 * spacing for spacing in configuration["spacing"]],
-            "next_stage": _CASCADE,
-        }
-        every[_CASCADE] = {"inherits_from": _FULL, "previous_stage": _FIRST}
-
-
-def _peer_trainer(scenario: Scenario, plans: Any, name: str, description: Any) -> Any:
-    """Return a trainer of nnU-Net for few steps."""
-    import torch
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    _leave_out_primus()
-    torch.manual_seed(0)
-    np.random.seed(0)
-    trainer_class = recursive_find_trainer_class_by_name(scenario.trainer)
-    given = ({**plans, "continue_training": False}, name, _FOLD, description)
-    trainer = trainer_class(*given, device=torch.device("cpu"))
-    trainer.num_epochs = _EPOCHS
-    trainer.num_iterations_per_epoch = scenario.steps // _EPOCHS
-    trainer.num_val_iterations_per_epoch = 1
-    for key, value in scenario.settings.items():
-        setattr(trainer, key, value)
-    return trainer
-
-
-def _leave_out_primus() -> None:
-    """Spare nnU-Net, which imports all trainers to find one, those that need torchvision."""
-    name = "nnunetv2.training.nnUNetTrainer.primus.primus_trainers"
-    sys.modules.setdefault(name, types.ModuleType(name))
-
-
-def _shrink_plan(file: Path, scenario: Scenario) -> None:
-    """Make the network of a plan of segkit tiny."""
-    plan = json.loads(file.read_text())
-    configuration = plan["configurations"][scenario.configuration]
-    _shrink(configuration["network"], scenario, "convs_per_decoder_stage")
-    configuration |= {"patch_size": list(scenario.patch_size), "batch_size": 2}
-    file.write_text(json.dumps(plan))
-
-
-def _shrink(network: dict[str, Any], scenario: Scenario, decoder: str) -> None:
-    """Keep the first stages, with few features."""
-    for key, value in network.items():
-        if isinstance(value, list):
-            network[key] = value[: scenario.depth - (key == decoder)]
-    network["features_per_stage"] = [8 * 2**stage for stage in range(scenario.depth)]
-
-
 def _compare_predictions(
     model: Path, trained: Path, work: Path, stage: str = "", previous: Path | None = None
 ) -> dict[str, Any]:
@@ -283,7 +121,7 @@ def _compare_predictions(
     )
     how = ("--precision", "fp32", "--device", "cpu")
     told = () if previous is None else ("--previous-stage", previous)
-    _segkit("predict", "-m", model, "-i", images, "-o", ours, *how, *told)
+    run_segkit("predict", "-m", model, "-i", images, "-o", ours, *how, *told)
     row = _compare_labels(ours, theirs, _values(images.parent))
     return {**row, **_compare_logits(predictor, model, images, previous)}
 
@@ -292,17 +130,10 @@ def _peer_predictor(trained: Path) -> Any:
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    _leave_out_primus()
+    leave_out_primus()
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(str(trained), (_FOLD,))
+    predictor.initialize_from_trained_model_folder(str(trained), (FOLD,))
     return predictor
-
-
-def _segkit(*arguments: object) -> None:
-    """Run a command of segkit, in a process of its own: the peer forks, and threads do not."""
-    command = [sys.executable, "-m", "segkit", *map(str, arguments)]
-    if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
-        sys.exit(f"{' '.join(command)}\nfailed")
 
 
 def _values(raw: Path) -> set[int]:
@@ -361,7 +192,7 @@ def _compare_logits(
 
     loading = Loading(device=torch.device("cpu"), precision="fp32", previous_stage=previous)
     own: Any = load_models({model: 1.0}, loading).with_settings(0.5, mirror=True)
-    plan, labels = predictor.configuration_manager, own.model.description.labels
+    labels = own.model.description.labels
     # nnU-Net's outputs are ordered by the values of the labels, segkit's as these are declared.
     order = [*range(labels.num_outputs)]
     if not labels.has_regions:
@@ -370,16 +201,29 @@ def _compare_logits(
     with _AccumulatingInFloat32(peer):
         for case in images_to_predict((images,), own.model.description):
             ours = own.predict(own.read(case)).logits[order]
-            files = [str(path) for path in case.images]
-            preprocess = plan.preprocessor_class(verbose=False).run_case
-            given = (predictor.plans_manager, plan, predictor.dataset_json)
-            image = torch.from_numpy(np.asarray(preprocess(files, None, *given)[0]))
-            theirs = predictor.predict_logits_from_preprocessed_data(image)
+            image = _peer_input(predictor, case.images, previous)
+            theirs = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(image))
             decided = [x > 0 if labels.sigmoid else x.argmax(0) for x in (ours, theirs)]
             row["apart"] = max(row["apart"], float((ours - theirs).abs().max()))
             row["otherwise"] += int((decided[0] != decided[1]).sum())
             print(f"{case.id}: logits up to {float(theirs.abs().max()):.3g}", file=sys.stderr)
     return row
+
+
+def _peer_input(predictor: Any, images: Sequence[Path], previous: Path | None) -> np.ndarray:
+    """Return what nnU-Net gives its network for a case."""
+    from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+
+    plan, ending = predictor.configuration_manager, predictor.dataset_json["file_ending"]
+    name = images[0].name.removesuffix(f"_0000{ending}") + ending
+    before = None if previous is None else str(previous / name)
+    given = (predictor.plans_manager, plan, predictor.dataset_json)
+    preprocess = plan.preprocessor_class(verbose=False).run_case
+    image, seg, _ = preprocess([str(path) for path in images], before, *given)
+    if previous is None:
+        return np.asarray(image)
+    classes = predictor.label_manager.foreground_labels
+    return np.vstack([image, convert_labelmap_to_one_hot(seg[0], classes, image.dtype)])
 
 
 class _AccumulatingInFloat32:
