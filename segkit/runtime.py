@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -174,13 +174,75 @@ def cpu_count() -> int:
     return max(1, count)
 
 
-def prepare_torch() -> None:
-    """Set torch up for this machine: threads as CPUs allow, kept memory, fast convolutions."""
+def idle_cpus() -> float:
+    """CPUs of this process that other programs leave idle, or use at low priority.
+
+    This process is to be at rest meanwhile. Where the system does not tell, all of them.
+    """
+    count = cpu_count()
+    try:
+        own = os.sched_getaffinity(0)
+        before = _cpu_times()
+        time.sleep(_SECONDS_OF_LOOKING)
+        idle, total = idle_time(before, _cpu_times(), own)
+    except (OSError, ValueError, LookupError, AttributeError):
+        return count
+    return min(count, len(own) * idle / total) if total else count
+
+
+def _cpu_times() -> dict[int, list[int]]:
+    """Ticks that every CPU spent, as columns of /proc/stat."""
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    found = {name[0].removeprefix("cpu"): name[1:9] for name in lines if name[0].startswith("cpu")}
+    return {int(cpu): [*map(int, ticks)] for cpu, ticks in found.items() if cpu}
+
+
+def idle_time(
+    before: Mapping[int, list[int]], after: Mapping[int, list[int]], cpus: Iterable[int]
+) -> tuple[int, int]:
+    """Return the ticks that CPUs were idle, waited or worked at low priority, and all ticks.
+
+    Args:
+        before: CPU -> ticks spent on user, nice, system, idle, iowait, irq, softirq, steal.
+        after: The same later.
+        cpus: Which ones count.
+    """
+    spent = [[b - a for a, b in zip(before[cpu], after[cpu], strict=True)] for cpu in cpus]
+    return sum(ticks[1] + ticks[3] + ticks[4] for ticks in spent), sum(map(sum, spent))
+
+
+def prepare_torch(*, share: bool = True) -> None:
+    """Set torch up for this machine: threads as CPUs allow, kept memory, fast convolutions.
+
+    Threads that have to share their CPUs with other programs wait for one another at every
+    operation: on 2 CPUs beside one busy program, 1 thread trains ten times as fast as 2.
+
+    Args:
+        share: Use as many threads as there are idle CPUs, which is told. Else all, and what would
+            be faster is told: the number of threads decides the last bits of sums.
+    """
     import torch
 
     _keep_large_blocks()
-    torch.set_num_threads(min(torch.get_num_threads(), cpu_count()))
+    now = torch.get_num_threads()
+    most = _REDUCED.get(now, min(now, cpu_count()))
+    threads = max(1, min(most, round(idle_cpus()))) if most > 1 else 1
+    if threads < most and share:
+        text = "other programs keep %d of %d CPUs busy: using %d"
+        log.info(text, most - threads, most, threads)
+    elif threads < most:
+        text = "other programs keep %d of %d CPUs busy; OMP_NUM_THREADS=%d may be much faster"
+        log.warning(text, most - threads, most, threads)
+        threads = most
+    torch.set_num_threads(threads)
+    _REDUCED.clear()
+    if threads < most:
+        _REDUCED[threads] = most
     torch.backends.cudnn.benchmark = True
+
+
+_REDUCED: dict[int, int] = {}
+"""Threads in use because others keep CPUs busy -> threads without them."""
 
 
 def _keep_large_blocks() -> None:
@@ -198,6 +260,7 @@ def _keep_large_blocks() -> None:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_SECONDS_OF_LOOKING = 0.15
 
 
 def available_memory() -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from segkit import runtime
 from segkit.runtime import log
 
 SHARED_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
@@ -21,6 +22,12 @@ def shared_data():
         return folder.resolve()
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def _machine_of_its_own(monkeypatch):
+    """What other programs do must not decide a test, and looking for it takes time."""
+    monkeypatch.setattr(runtime, "idle_cpus", runtime.cpu_count)
 
 
 @pytest.fixture(autouse=True)

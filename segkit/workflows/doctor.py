@@ -13,7 +13,7 @@ import segkit
 from segkit import options as opt
 from segkit.dataset.description import SCHEMA_FILE
 from segkit.precision import choose_precision
-from segkit.runtime import available_memory, cpu_count, resolve_device
+from segkit.runtime import available_memory, cpu_count, idle_cpus, resolve_device
 from segkit.workflows.common import Outcome
 
 PACKAGES = ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "batchgenerators", "matplotlib")
@@ -32,7 +32,7 @@ def doctor(options: opt.Doctor) -> Outcome:
         f"segkit      {segkit.__version__}, Python {sys.version.split()[0]}, {platform.platform()}",
         f"packages    {versions}",
         f"device      {device} ({_device_name(device)}), precision {precision}",
-        f"CPUs        {cpu_count()} usable",
+        f"CPUs        {cpu_count()} usable, {idle_cpus():.1f} of them idle now",
         f"memory      {memory / 2**30:.1f} GiB free",
         f"disk        {disk / 2**30:.1f} GiB free for {options.workdir}",
         f"editors     JSON Schema of dataset.json: {SCHEMA_FILE}",

@@ -175,7 +175,8 @@ def train_task(
     fold_folder = folder / f"fold_{task.fold}"
     check_folder(fold_folder, run)
     save(only_check=True)
-    prepare_torch()
+    # Only runs without a time budget can be repeated bit for bit.
+    prepare_torch(share=options.time_budget is not None)
     if task.previous is None:
         replaced = (str(task.fold),) if options.overwrite else ()
         task = with_previous_stage(dataset, task, options, replaced=replaced)

@@ -1,10 +1,14 @@
-"""Progress where stderr is no terminal."""
+"""Progress where stderr is no terminal, and threads beside other programs."""
 
 import logging
 
 import pytest
+import torch
 
 from segkit import runtime
+
+REAL_IDLE_CPUS = runtime.idle_cpus
+"""Every test has a machine of its own (conftest.py), but for the one that asks for this one."""
 
 
 @pytest.mark.parametrize(
@@ -27,3 +31,50 @@ def test_plain_progress_says_how_far_and_how_long(monkeypatch, caplog, total, cl
         items = runtime.progress("abc", "x", total=total, closing_line=closing_line)
         assert list(items) == ["a", "b", "c"]
     assert [record.message for record in caplog.records] == lines
+
+
+def test_idle_time_counts_the_cpus_of_this_process_only():
+    before = {0: [0] * 8, 1: [5, 1, 0, 7, 2, 0, 0, 1], 2: [0] * 8}
+    after = {
+        0: [10, 0, 0, 0, 0, 0, 0, 0],
+        1: [9, 2, 1, 10, 3, 0, 0, 1],
+        2: [0, 0, 0, 9, 1, 0, 0, 0],
+    }
+    assert runtime.idle_time(before, after, {1}) == (1 + 3 + 1, 10)
+    assert runtime.idle_time(before, after, {0, 1, 2}) == (0 + 5 + 10, 30)
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+    runtime._REDUCED.clear()
+
+
+@pytest.mark.parametrize(("idle", "threads"), [(4.0, 4), (3.6, 4), (2.4, 2), (0.2, 1)])
+def test_cores_that_others_use_are_left_to_them(monkeypatch, caplog, four_threads, idle, threads):
+    monkeypatch.setattr(runtime, "cpu_count", lambda: 4)
+    monkeypatch.setattr(runtime, "idle_cpus", lambda: idle)
+    with caplog.at_level(logging.INFO, logger="segkit"):
+        runtime.prepare_torch()
+    assert torch.get_num_threads() == threads
+    told = f"other programs keep {4 - threads} of 4 CPUs busy: using {threads}"
+    assert [record.message for record in caplog.records] == ([told] if threads < 4 else [])
+    # Once they are done, all are used again.
+    monkeypatch.setattr(runtime, "idle_cpus", lambda: 4.0)
+    runtime.prepare_torch()
+    assert torch.get_num_threads() == 4
+
+
+def test_what_is_to_be_repeated_keeps_its_threads(monkeypatch, caplog, four_threads):
+    monkeypatch.setattr(runtime, "cpu_count", lambda: 4)
+    monkeypatch.setattr(runtime, "idle_cpus", lambda: 1.0)
+    runtime.prepare_torch(share=False)
+    assert torch.get_num_threads() == 4
+    assert "OMP_NUM_THREADS=1 may be much faster" in caplog.text
+
+
+def test_idle_cpus_are_between_none_and_all():
+    assert 0 <= REAL_IDLE_CPUS() <= runtime.cpu_count()
