@@ -35,8 +35,13 @@ def test_help_goes_to_stdout_and_succeeds(command):
         ([], "COMMAND"),
         (["trian"], "did you mean 'train'"),
         (["train"], "DATASET"),
-        (["train", "4", "2d", "--fold", "x"], "--fold"),
-        (["train", "4", "2d", "--time-budget", "soon"], "--time-budget"),
+        (["train", "4", "2d", "--fold", "x"], "--fold: not a fold: 'x'; use 0, 1, ... or all"),
+        (
+            ["train", "4", "2d", "--time-budget", "soon"],
+            "--time-budget: not a duration: 'soon'; write",
+        ),
+        (["train", "4", "2d", "--time-budget", "90sec"], "for example 90s, 30m, 2h or 1h30m"),
+        (["demo", "--time-budget", "20"], "--time-budget: 20 of what? 20s, 20m or 20h"),
         (["train", "4", "2d", "--nonsense"], "--nonsense"),
         (["predict", "-o", "out"], "-i/--input"),
     ],
@@ -122,7 +127,7 @@ def test_doctor():
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30m", 1800), ("90s", 90), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("20", 1200)],
+    [("30m", 1800), ("90s", 90), ("2h", 7200), ("1h30m", 5400), ("1.5h", 5400), ("1h30", 5400)],
 )
 def test_durations(text, seconds):
     assert duration(text) == seconds
@@ -131,6 +136,12 @@ def test_durations(text, seconds):
 @pytest.mark.parametrize("text", ["", "0", "m", "-5m", "5x", "5m3h"])
 def test_what_is_no_duration(text):
     with pytest.raises(ValueError, match="duration"):
+        duration(text)
+
+
+@pytest.mark.parametrize("text", ["20", " 20 ", "1.5"])
+def test_a_number_is_no_duration(text):
+    with pytest.raises(ValueError, match=rf"{text.strip()} of what\? {text.strip()}s, "):
         duration(text)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from segkit import options
@@ -38,9 +40,23 @@ def add_arguments(parser: argparse.ArgumentParser, command: type[options.Common]
     for field in sorted(own, key=lambda f: bool(f.metadata["names"])):
         details: dict[str, Any] = dict(field.metadata)
         names = details.pop("names")
+        if isinstance(details.get("type"), FunctionType):
+            details["type"] = _telling(details["type"])
         if names:
             # What is not given keeps the dataclass's own default.
             suppressed = argparse.SUPPRESS
             parser.add_argument(*names, dest=field.name, default=suppressed, **details)
         else:
             parser.add_argument(field.name, **details)
+
+
+def _telling(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Let argparse say what the reader of an option says; of a ``ValueError`` it says nothing."""
+
+    def read_and_tell(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read_and_tell

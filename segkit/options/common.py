@@ -68,16 +68,19 @@ def min_cases_flag(default: int | None = 0) -> Any:
 
 
 def duration(text: str) -> float:
-    """Read ``90s``, ``30m``, ``1h30m``, ``2h`` or plain minutes; returns seconds.
+    """Read ``90s``, ``30m``, ``1h30m`` or ``2h``; returns seconds.
 
     Raises:
-        ValueError: not a duration, or not positive.
+        ValueError: a number without a unit, not a duration, or not positive.
     """
-    match = re.fullmatch(r"(?:(\d+\.?\d*)h)?(?:(\d+\.?\d*)(?:m|$))?(?:(\d+\.?\d*)s)?", text.strip())
+    text = text.strip()
+    if re.fullmatch(r"\d+\.?\d*", text) and float(text) > 0:
+        raise ValueError(f"{text} of what? {text}s, {text}m or {text}h")
+    match = re.fullmatch(r"(?:(\d+\.?\d*)h)?(?:(\d+\.?\d*)(?:m|$))?(?:(\d+\.?\d*)s)?", text)
     parts = [float(part or 0) for part in match.groups()] if match else [0.0]
     seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if not match or seconds <= 0:
-        raise ValueError(f"not a duration: {text!r}")
+        raise ValueError(f"not a duration: {text!r}; write for example 90s, 30m, 2h or 1h30m")
     return seconds
 
 
@@ -88,7 +91,7 @@ def fold(text: str) -> str:
         ValueError: anything else.
     """
     if text != "all" and not text.isdigit():
-        raise ValueError(f"not a fold: {text!r}")
+        raise ValueError(f"not a fold: {text!r}; use 0, 1, ... or all")
     return text if text == "all" else str(int(text))
 
 

@@ -64,6 +64,7 @@ def test_values_are_read_as_on_the_command_line(command, name, given, expected):
         (opt.Train, {"time_budget": 0}, "not a duration"),
         (opt.Train, {"time_budget": True}, "not a duration"),
         (opt.Train, {"time_budget": "soon"}, "not a duration"),
+        (opt.Train, {"time_budget": "20"}, "20 of what"),
         (opt.Train, {"jobs": 1.5}, "expected int"),
         (opt.Train, {"jobs": "two"}, "cannot be jobs"),
         (opt.Train, {"resume": "yes"}, "expected bool"),
