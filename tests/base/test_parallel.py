@@ -2,7 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +97,41 @@ def test_devices_that_do_not_exist_are_refused(name):
 
 def test_cpu_is_always_there():
     assert resolve_device("cpu").type == "cpu"
+
+
+ENDLESS = """
+import os, time
+from segkit.parallel import map_cases
+
+def wait_long(number):
+    print(os.getpid(), flush=True)
+    time.sleep(number)
+
+if __name__ == "__main__":
+    map_cases(wait_long, [600, 0.0, 0.0], label="x", jobs=2)
+"""
+
+
+def test_workers_end_when_the_command_is_killed(tmp_path):
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        # One is at work, the other waits for more.
+        workers = {int(run.stdout.readline()) for _ in range(3)}
+        assert len(workers) == 2
+        assert all(is_running(worker) for worker in workers)
+        run.kill()
+    until = time.monotonic() + 30
+    while any(is_running(worker) for worker in workers):
+        assert time.monotonic() < until, "workers outlive the command"
+        time.sleep(0.05)
+
+
+def is_running(process):
+    """Whether a process is there and does not only wait to be reaped."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
