@@ -121,6 +121,7 @@ def read_label_map(
     reader: str | None = None,
     *,
     unannotated: Sequence[str] = (),
+    undeclared: set[int] | None = None,
 ) -> Volume:
     """Read labels as schema indices.
 
@@ -129,6 +130,7 @@ def read_label_map(
         schema: What the values mean.
         reader: Image reader named in dataset.json.
         unannotated: Structures that are ignored everywhere; their files may be missing.
+        undeclared: As for :meth:`LabelSchema.encode`; for classes only.
 
     Returns:
         (1, Z, Y, X) int16 schema indices, or (S, Z, Y, X) int8 for overlapping structures.
@@ -138,7 +140,7 @@ def read_label_map(
     """
     if not schema.overlapping:
         volume = read_labels(path, reader)
-        indices = schema.encode(volume.array, source=path)
+        indices = schema.encode(volume.array, source=path, undeclared=undeclared)
         return Volume(array=indices, geometry=volume.geometry)
     if path.is_dir():
         return _read_folder(path, schema, reader, unannotated)

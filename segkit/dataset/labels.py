@@ -164,10 +164,18 @@ class LabelSchema:
         index = {int(value): i for i, value in enumerate(self.raw_values)}
         return np.array([index[region.paint] for region in self.regions], dtype=np.int64)
 
-    def encode(self, raw: np.ndarray, *, source: object = None) -> np.ndarray:
+    def encode(
+        self, raw: np.ndarray, *, source: object = None, undeclared: set[int] | None = None
+    ) -> np.ndarray:
         """Turn raw values into indices 0..K (K = ignore), int16, same shape.
 
         Not for overlapping structures: see ``structures.encode_structures``.
+
+        Args:
+            raw: Label values.
+            source: File they are from, for messages.
+            undeclared: Takes the values that are not declared, which become background; None
+                refuses them.
 
         Raises:
             UserError: values that are fractional or that dataset.json does not declare; their
@@ -178,7 +186,10 @@ class LabelSchema:
         table.update(dict.fromkeys(self.ignored_values - table.keys(), self.ignore_index))
         indices = _look_up(integers, table)
         if (unknown := indices == _UNDECLARED).any():
-            raise self._undeclared(integers[unknown], source)
+            if undeclared is None:
+                raise self._undeclared(integers[unknown], source)
+            undeclared.update(np.unique(integers[unknown]).tolist())
+            indices[unknown] = BACKGROUND
         return indices
 
     def decode(self, indices: np.ndarray) -> np.ndarray:

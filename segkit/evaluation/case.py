@@ -61,6 +61,8 @@ class CaseResult:
     errors: tuple[LabelErrors, ...]
     """Of the labels with a region around them."""
     warnings: tuple[str, ...]
+    undeclared: tuple[int, ...]
+    """Values that count as background though nobody declared them."""
     source_hash: str
 
 
@@ -84,7 +86,8 @@ def evaluate_case(pair: CasePair, settings: EvaluationSettings) -> CaseResult:
         UserError: a file is unreadable, holds undeclared values, or the shapes differ.
     """
     schema = settings.schema
-    ref, pred = read_pair(pair, schema, settings.reader)
+    undeclared: set[int] | None = set() if settings.scoring.named_values_only else None
+    ref, pred = read_pair(pair, schema, settings.reader, undeclared=undeclared)
     labels, regions = score_case(ref.array, pred.array, ref.geometry, schema, settings.scoring)
     return CaseResult(
         scores=CaseScores(
@@ -96,19 +99,34 @@ def evaluate_case(pair: CasePair, settings: EvaluationSettings) -> CaseResult:
         ),
         errors=label_errors(ref.array[0], pred.array[0], schema, voxel_ml(ref.geometry)),
         warnings=geometry_warnings(pair.case, ref.geometry, pred.geometry),
+        undeclared=tuple(sorted(undeclared or ())),
         source_hash=pair_hash(pair),
     )
 
 
-def read_pair(pair: CasePair, schema: LabelSchema, reader: str | None) -> tuple[Volume, Volume]:
+def read_pair(
+    pair: CasePair,
+    schema: LabelSchema,
+    reader: str | None,
+    *,
+    undeclared: set[int] | None = None,
+) -> tuple[Volume, Volume]:
     """Read reference and prediction as schema indices; outside its mask the reference is ignored.
+
+    Args:
+        pair: Their files.
+        schema: What the values mean.
+        reader: Image reader named in dataset.json.
+        undeclared: Takes the values that are not declared; None refuses them.
 
     Raises:
         UserError: as for :func:`evaluate_case`.
     """
     # What is ignored in the prediction is no class, and so it counts as background.
-    pred = read_label_map(pair.pred, schema, reader, unannotated=pair.unannotated)
-    ref = read_label_map(pair.ref, schema, reader, unannotated=pair.unannotated)
+    pred, ref = (
+        read_label_map(path, schema, reader, unannotated=pair.unannotated, undeclared=undeclared)
+        for path in (pair.pred, pair.ref)
+    )
     _check_shapes(pair, ref, pred)
     return apply_mask(ref, pair.mask, schema, reader), pred
 

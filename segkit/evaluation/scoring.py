@@ -42,6 +42,8 @@ class Scoring:
     absent_score: float | None = None
     """What :data:`SHARES` are for a target that is neither in the reference nor predicted (0..1);
     None leaves them undefined. Targets without an annotated voxel are undefined in any case."""
+    named_values_only: bool = False
+    """Values of label maps that are not declared count as background; else they are refused."""
 
 
 DEFAULT_SCORING = Scoring()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.dataset.description import DatasetDescription
-from segkit.errors import UserError
+from segkit.errors import UserError, listing
 from segkit.evaluation.case import (
     CasePair,
     CaseResult,
@@ -175,6 +175,9 @@ def _evaluate(
             executor=executor,
             name=_case_name,
         )
+    if undeclared := sorted({value for result in results for value in result.undeclared}):
+        text = "note: not among the labels to judge, and so counted as background: %s"
+        log.info(text, listing([str(value) for value in undeclared], 20))
     for warning in (text for result in results for text in result.warnings):
         log.warning("%s", warning)
     return results

@@ -239,7 +239,8 @@ class Evaluate(Common):
     )
     labels: tuple[str, ...] = flag(
         "--labels",
-        help="in place of a dataset.json: the values to judge, e.g. 1 2 or liver=1 tumour=2",
+        help="in place of a dataset.json: the values to judge, e.g. 1 2 or liver=1 tumour=2; all "
+        "others count as background",
         default=(),
         nargs="+",
         metavar="[NAME=]VALUE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from segkit import options as opt
@@ -22,15 +23,16 @@ from segkit.workflows.common import Outcome, read_description
 
 def evaluate(options: opt.Evaluate) -> Outcome[Summary]:
     """Compare two folders of label maps; see :class:`segkit.options.Evaluate`."""
+    scoring = check_scoring(
+        options.metrics or None,
+        nsd_tolerance_mm=options.nsd_tolerance_mm,
+        absent_score=options.absent_score,
+    )
     summary = evaluate_folders(
         options.predictions,
         options.references,
         _judged(options),
-        scoring=check_scoring(
-            options.metrics or None,
-            nsd_tolerance_mm=options.nsd_tolerance_mm,
-            absent_score=options.absent_score,
-        ),
+        scoring=replace(scoring, named_values_only=options.description is None),
         masks_dir=options.masks,
         jobs=options.jobs,
     )

@@ -36,6 +36,34 @@ def test_values_are_judged_by_hand(folders, label, name, capsys):
     assert summary["labels"][name]["dice"]["mean"] == pytest.approx(2 * 2 / (3 + 2))
 
 
+def test_values_that_are_not_named_are_background(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    maps = {name: rng.integers(0, 6, (3, 4, 5, 6)).astype(np.uint8) for name in ("ref", "pred")}
+    for name, cases in maps.items():
+        cases[:2][cases[:2] == 5] = 0
+        for number, case in enumerate(cases):
+            write_labels(tmp_path / name / f"{number}.nii.gz", case, Geometry(spacing_mm=(1, 1, 1)))
+    assert evaluate(tmp_path, "--labels", "1", "high=3") == 0
+    assert "counted as background: 2, 4, 5\n" in capsys.readouterr().err
+    scores = json.loads((tmp_path / "pred" / "summary.json").read_text())["cases"]
+    for number, case in enumerate(scores):
+        for name, value in (("label_1", 1), ("high", 3)):
+            ref, pred = (
+                {place for place, found in np.ndenumerate(maps[side][number]) if found == value}
+                for side in ("ref", "pred")
+            )
+            found = case["labels"][name]
+            assert found["dice"] == pytest.approx(2 * len(ref & pred) / (len(ref) + len(pred)))
+            assert found["precision"] == pytest.approx(len(ref & pred) / len(pred))
+            assert found["volume_ref_ml"] == pytest.approx(len(ref) / 1000)
+    (tmp_path / "dataset.json").write_text(
+        '{"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1}, "numTraining": 3, '
+        '"file_ending": ".nii.gz"}'
+    )
+    assert evaluate(tmp_path, "-d", str(tmp_path / "dataset.json")) == 1
+    assert "not declared in dataset.json: 2" in capsys.readouterr().err
+
+
 def test_one_of_both_is_needed(folders, capsys):
     assert evaluate(folders) == 2
     assert "either a dataset.json or --labels" in capsys.readouterr().err
