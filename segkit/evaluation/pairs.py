@@ -9,12 +9,12 @@ from segkit.dataset.cases import find_masks
 from segkit.dataset.description import DatasetDescription
 from segkit.dataset.label_files import label_path, structure_files
 from segkit.dataset.problems import raise_errors
-from segkit.errors import UserError
+from segkit.errors import UserError, listing
 from segkit.evaluation.case import CasePair
 
 
 def pair_files(
-    pred_dir: Path,
+    pred_dirs: Sequence[Path],
     ref_dir: Path,
     description: DatasetDescription,
     *,
@@ -26,7 +26,7 @@ def pair_files(
     the two sides may differ in this.
 
     Args:
-        pred_dir: Holds the predictions.
+        pred_dirs: Hold the predictions, each case in one of them.
         ref_dir: Holds the references.
         description: The data set.
         masks_dir: Holds CASE.ext for cases of which only a part is to be evaluated. None takes the
@@ -36,16 +36,13 @@ def pair_files(
         The pairs, sorted by case, and the cases that have a reference and no prediction.
 
     Raises:
-        UserError: no such folder, no prediction, a case that lies there twice, predictions without
-            a reference, or a ``masks_dir`` in which none belongs to one of the cases.
+        UserError: no such folder, one without a prediction, a case that lies there twice,
+            predictions without a reference, or a ``masks_dir`` in which none belongs to one of the
+            cases.
     """
     ending = description.label_ending
-    predictions, references = (
-        find_label_maps(folder, description) for folder in (pred_dir, ref_dir)
-    )
-    if not predictions:
-        fix = f"give a folder with files named CASE{ending}"
-        raise UserError(f"no prediction ends in {ending}", where=pred_dir, fix=fix)
+    predictions = _find_predictions(pred_dirs, description)
+    references = find_label_maps(ref_dir, description)
     if unmatched := sorted(predictions.keys() - references.keys()):
         raise UserError(
             f"{len(unmatched)} of {len(predictions)} predictions have no reference: "
@@ -68,6 +65,23 @@ def pair_files(
         fix = f"name the masks CASE{ending}, as the predictions"
         raise UserError("no mask belongs to a predicted case", where=masks_dir, fix=fix)
     return pairs, tuple(sorted(references.keys() - predictions.keys()))
+
+
+def _find_predictions(folders: Sequence[Path], description: DatasetDescription) -> dict[str, Path]:
+    """Map case to its prediction, in whichever folder it lies."""
+    joined: dict[str, Path] = {}
+    for folder in folders:
+        found = find_label_maps(folder, description)
+        if not found:
+            ending = description.label_ending
+            fix = f"give a folder with files named CASE{ending}"
+            raise UserError(f"no prediction ends in {ending}", where=folder, fix=fix)
+        if twice := sorted(found.keys() & joined.keys()):
+            where = f"{joined[twice[0]].parent} and {folder}"
+            what = f"predicted in two folders: {listing(twice)}"
+            raise UserError(what, where=where, fix="give folders of different cases")
+        joined |= found
+    return joined
 
 
 def find_label_map(folder: Path, case: str, description: DatasetDescription) -> Path:

@@ -104,7 +104,7 @@ def evaluate_folders(
         UserError: no prediction, a prediction without reference, shapes that differ, undeclared
             label values.
     """
-    pairs, not_predicted = pair_files(pred_dir, ref_dir, description, masks_dir=masks_dir)
+    pairs, not_predicted = pair_files([pred_dir], ref_dir, description, masks_dir=masks_dir)
     if not_predicted:
         count, total = len(not_predicted), len(not_predicted) + len(pairs)
         text = "note: %d of %d references have no prediction and are left out, in %s"

@@ -199,8 +199,14 @@ class Postprocess(Common):
         default=False,
         action="store_true",
     )
-    predictions: Path | None = flag(
-        "-p", "--predictions", help="with --fit: folder", type=Path, metavar="PRED"
+    predictions: tuple[Path, ...] = flag(
+        "-p",
+        "--predictions",
+        help="with --fit: folder, or several (MODEL/fold_*/validation), each of them a fold",
+        nargs="+",
+        default=(),
+        type=Path,
+        metavar="PRED",
     )
     references: Path | None = flag(
         "-r", "--references", help="with --fit: folder", type=Path, metavar="REF"

@@ -49,12 +49,13 @@ def postprocess(options: opt.Postprocess) -> Outcome:
 
 def _fit(options: opt.Postprocess) -> Outcome:
     pred, ref, dataset_json = options.predictions, options.references, options.description
-    if pred is None or ref is None or dataset_json is None or options.output.suffix != ".json":
+    if not pred or ref is None or dataset_json is None or options.output.suffix != ".json":
         fix = "segkit postprocess --fit -p PRED -r REF -d dataset.json -o rules.json"
         raise UsageError("--fit needs predictions, references and labels", fix=fix)
     description = read_description(dataset_json)
     pairs, _ = pair_files(pred, ref, description, masks_dir=options.masks)
-    content = fit_and_save(pairs, description, options.output, jobs=options.jobs)
+    folds = {pair.case: str(pair.pred.parent) for pair in pairs} if len(pred) > 1 else None
+    content = fit_and_save(pairs, description, options.output, folds=folds, jobs=options.jobs)
     told = [*explain_trials(content), f"rules written to {options.output}"]
     return Outcome(text="\n".join(told))
 

@@ -118,7 +118,7 @@ def test_folders_of_other_things_are_no_cases(describe, tmp_path):
     for name in ("report", ".x"):
         (tmp_path / "pred" / name).mkdir()
         (tmp_path / "pred" / name / "summary.json").write_text("{}")
-    pairs, _ = pair_files(tmp_path / "pred", tmp_path / "ref", description)
+    pairs, _ = pair_files([tmp_path / "pred"], tmp_path / "ref", description)
     assert [pair.case for pair in pairs] == ["x"]
 
 
@@ -127,7 +127,7 @@ def test_a_case_that_lies_there_twice_is_refused(describe, tmp_path):
     for layout in ("integers", "folder"):
         write(tmp_path / "pred", PRED, layout, description)
     with pytest.raises(UserError, match="as a file and as a folder: x"):
-        pair_files(tmp_path / "pred", tmp_path / "pred", description)
+        pair_files([tmp_path / "pred"], tmp_path / "pred", description)
     with pytest.raises(UserError, match="as a file and as a folder: x"):
         find_label_map(tmp_path / "pred", "x", description)
     (tmp_path / "pred/x.nii.gz").unlink()
@@ -140,7 +140,7 @@ def test_exclusive_labels_are_files_only(describe, tmp_path):
     write(tmp_path / "pred", PRED, "folder", structures)
     assert find_label_map(tmp_path / "pred", "x", description) == tmp_path / "pred/x.nii.gz"
     with pytest.raises(UserError, match="no prediction"):
-        pair_files(tmp_path / "pred", tmp_path / "pred", description)
+        pair_files([tmp_path / "pred"], tmp_path / "pred", description)
 
 
 def test_masks_of_the_dataset_count_for_its_own_labels(describe, tmp_path, messages):
@@ -182,7 +182,9 @@ def test_masks_of_other_cases_are_refused(describe, tmp_path):
     write_mask(tmp_path / "masks", [1, 1, 0, 5])
     (tmp_path / "masks/x.nii.gz").rename(tmp_path / "masks/y.nii.gz")
     with pytest.raises(UserError, match="no mask belongs to a predicted case"):
-        pair_files(tmp_path / "pred", tmp_path / "pred", description, masks_dir=tmp_path / "masks")
+        pair_files(
+            [tmp_path / "pred"], tmp_path / "pred", description, masks_dir=tmp_path / "masks"
+        )
 
 
 @pytest.mark.parametrize("listed", [True, False])
@@ -193,6 +195,6 @@ def test_masks_of_an_explicit_list_are_those_of_training(describe, tmp_path, mes
     mask = {"mask": "masksTr/y.nii.gz"} if listed else {}
     description = describe(dataset={"x": {**entry, **mask}})
     write(tmp_path / "labelsTr", REF, "integers", description)
-    ((pair,), _) = pair_files(tmp_path / "labelsTr", tmp_path / "labelsTr", description)
+    ((pair,), _) = pair_files([tmp_path / "labelsTr"], tmp_path / "labelsTr", description)
     assert pair.mask == (tmp_path / "masksTr" / "y.nii.gz" if listed else None)
     assert any("SK-F027" in message for message in messages()) == (not listed)

@@ -1,14 +1,18 @@
 """``segkit postprocess``, and rules in a model folder."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from commands import segkit
 from tiny import tiny_configuration, tiny_plan, write_description, write_model
 
+from segkit.dataset.description import load_description
 from segkit.dataset.image_io import read_labels, write_labels
 from segkit.dataset.image_io.sitk_io import write as write_image
+from segkit.evaluation.fitting import fit_postprocessing
+from segkit.evaluation.pairs import pair_files
 from segkit.evaluation.postprocessing import (
     Postprocessing,
     Rule,
@@ -65,6 +69,28 @@ def test_rules_are_found_and_applied(folders, capsys):
         before[2][6] = 0
         assert read(out, f"c{number}") == before
     assert load_postprocessing(folders / "rules.json").weights == {}
+
+
+def test_rules_are_judged_by_the_folds_that_folders_are(folders, capsys):
+    cases = [f"c{number}" for number in range(6)]
+    folds = {case: str(int(case[1]) % 2) for case in cases}
+    spread = [folders / f"fold_{fold}" / "validation" for fold in (0, 1)]
+    for case in cases:
+        target = spread[int(folds[case])]
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folders / "pred" / f"{case}.nii.gz", target)
+    reference, description = folders / "ref", load_description(folders)
+    given = ("-r", reference, "-d", folders / "dataset.json", "-o", folders / "rules.json")
+    told = segkit(capsys, "postprocess", "--fit", "-p", *spread, *given).out
+    # Every second case has a false voxel of a: the folds without one know of no rule for it.
+    assert told.startswith("post-processing: nothing helps enough")
+    pairs, _ = pair_files([folders / "pred"], reference, description)
+    trials = load_postprocessing(folders / "rules.json").trials
+    assert trials == fit_postprocessing(pairs, description, folds=folds, jobs=1).trials
+    assert trials != fit_postprocessing(pairs, description, jobs=1).trials
+    shutil.copy(folders / "pred" / "c0.nii.gz", spread[1])
+    told = segkit(capsys, "postprocess", "--fit", "-p", *spread, *given, code=1).err
+    assert f"predicted in two folders: c0\nwhere: {spread[0]} and {spread[1]}" in told
 
 
 def test_who_predicted_is_carried_over(folders, capsys):
