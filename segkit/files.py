@@ -85,6 +85,17 @@ def failures_told(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write the file: {error}", where=path, fix=fix) from None
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse, before any work, a folder (or what will be one) in which nothing can be written.
+
+    Raises:
+        UserError: saying why.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    with failures_told(there), tempfile.TemporaryFile(dir=there):
+        pass
+
+
 def _umask() -> int:
     # It can only be read by setting it, which must not happen in two threads at once.
     with _UMASK_LOCK:

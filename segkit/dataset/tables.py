@@ -41,10 +41,13 @@ class CaseTable:
         if empty := [case for case, value in found.items() if not value]:
             what = f"{len(empty)} of {len(found)} cases have no {column}: {listing(empty)}"
             raise UserError(what, where=self.path, fix="add a row for every case, and its value")
-        if unknown := sorted(self.rows.keys() - found.keys()):
+        return found
+
+    def tell_unused(self, case_ids: Sequence[str]) -> None:
+        """Name the rows that are of none of the cases."""
+        if unknown := sorted(self.rows.keys() - set(case_ids)):
             text = "%s: rows that are no training cases have no effect: %s"
             log.info(text, self.path, listing(unknown))
-        return found
 
 
 def usual_table(description: DatasetDescription) -> Path:

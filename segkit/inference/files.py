@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from segkit.dataset.image_io import KNOWN_ENDINGS
 from segkit.dataset.label_files import LabelLayout, label_path, read_label_map
 from segkit.dataset.problems import Problem, raise_errors
 from segkit.errors import UsageError, UserError, listing
-from segkit.files import failures_told
+from segkit.files import check_writable, failures_told
 from segkit.inference.case import CasePredictor
 from segkit.inference.ensemble import EnsemblePredictor
 from segkit.inference.record import RecordKeeper, open_record
@@ -78,9 +77,7 @@ def check_output_folder(output: Path) -> None:
     """
     if output.name.lower().endswith(KNOWN_ENDINGS):
         raise UsageError("-o is a folder, not a file", where=output, fix="give a folder")
-    there = next(path for path in (output, *output.absolute().parents) if path.exists())
-    with failures_told(there), tempfile.TemporaryFile(dir=there):
-        pass
+    check_writable(output)
 
 
 def look_for_images(

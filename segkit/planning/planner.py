@@ -167,6 +167,17 @@ def explain(plan: Plan) -> list[str]:
     return lines
 
 
+def check_gpu_memory(gpu_memory_gb: float | None) -> None:
+    """Refuse what is no amount of memory.
+
+    Raises:
+        UserError: zero, negative or infinite.
+    """
+    if gpu_memory_gb is not None and not 0 < gpu_memory_gb < math.inf:
+        what = f"GPU memory must be a positive number of GB, got {gpu_memory_gb:g}"
+        raise UserError(what, where="--gpu-memory-gb", fix="give for example 8")
+
+
 def _budget(
     planner: str,
     description: DatasetDescription,
@@ -174,9 +185,7 @@ def _budget(
     gpu_memory_gb: float | None,
 ) -> Budget:
     settings = planner_settings(planner)
-    if gpu_memory_gb is not None and not 0 < gpu_memory_gb < math.inf:
-        what = f"GPU memory must be a positive number of GB, got {gpu_memory_gb}"
-        raise UserError(what, where="--gpu-memory-gb", fix="give for example 8")
+    check_gpu_memory(gpu_memory_gb)
     heads = len(description.content["labels"]) - len(left_out)
     return Budget(settings=settings, heads=heads, gpu_memory_gb=gpu_memory_gb)
 

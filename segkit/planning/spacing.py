@@ -73,7 +73,7 @@ def common_spacing(
         UserError: numbers that are no spacing.
     """
     if not isinstance(rule, str):
-        given = _checked(rule)
+        given = check_spacing(rule)
         return CommonSpacing(spacing_mm=given, ordering_mm=given, reason="as asked for")
     planned, reason = target_spacing(spacings_mm, shapes)
     spacing = planned
@@ -90,7 +90,12 @@ def common_spacing(
     return CommonSpacing(spacing_mm=spacing, ordering_mm=planned, reason=reason)
 
 
-def _checked(spacing_mm: Spacing) -> Spacing:
+def check_spacing(spacing_mm: Sequence[float]) -> Spacing:
+    """Return the three numbers of a spacing.
+
+    Raises:
+        UserError: they are no spacing.
+    """
     if len(spacing_mm) != 3 or not all(0 < value < math.inf for value in spacing_mm):
         what = f"a spacing is three positive numbers (z y x, in mm), got {list(spacing_mm)}"
         raise UserError(what, where="--spacing", fix="give for example 1 1 1")

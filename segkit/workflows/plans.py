@@ -25,8 +25,9 @@ from segkit.planning.plan import (
     plan_arguments,
     save_plan,
 )
-from segkit.planning.planner import PLANNERS, make_plan
+from segkit.planning.planner import PLANNERS, check_gpu_memory, make_plan
 from segkit.planning.presets import planner_settings
+from segkit.planning.spacing import check_spacing
 from segkit.planning.transfer import transfer_plan
 from segkit.runtime import log
 from segkit.structs import differing_keys, to_mapping
@@ -140,6 +141,7 @@ def _is_of_another_version(path: Path) -> bool:
 
 
 def _request(options: opt.Plan) -> PlanRequest:
+    check_gpu_memory(options.gpu_memory_gb)
     rule = _spacing_rule(options.spacing)
     resampling: Any = options.resampling
     if rule == "original":
@@ -160,7 +162,7 @@ def _spacing_rule(given: Any) -> SpacingRule:
     """Read ``--spacing``: a word, or three numbers."""
     values = (given,) if isinstance(given, str) else tuple(given)
     if all(isinstance(value, (int, float)) for value in values):
-        return cast(SpacingRule, tuple(float(value) for value in values))
+        return cast(SpacingRule, check_spacing(values))
     if len(values) == 1 and values[0] in SPACING_RULES:
         return cast(SpacingRule, values[0])
     word = next(str(value) for value in values if isinstance(value, str))

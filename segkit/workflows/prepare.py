@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segkit import options as opt
+from segkit.files import check_writable
 from segkit.planning.plan import Plan
 from segkit.planning.planner import explain
 from segkit.planning.sides import explain_sides
@@ -17,7 +18,7 @@ from segkit.workflows.common import (
     open_planned,
 )
 from segkit.workflows.plans import plan_dataset
-from segkit.workflows.splits import settle_folds
+from segkit.workflows.splits import check_splitting, settle_folds
 
 
 def plan(options: opt.Plan) -> Outcome[Plan]:
@@ -47,7 +48,14 @@ def _explained(dataset: OpenDataset, made: Plan) -> list[str]:
 
 
 def plan_and_split(dataset: OpenDataset, options: opt.Plan) -> Plan:
-    """Plan a dataset and deal its folds."""
+    """Plan a dataset and deal its folds.
+
+    Raises:
+        UserError: before anything is measured, options that make no sense or a work folder that
+            cannot be written; later what only the images tell.
+    """
+    check_splitting(dataset, options)
+    check_writable(dataset.workspace.folder)
     made = plan_dataset(dataset, options)
     settle_folds(dataset, options)
     return made

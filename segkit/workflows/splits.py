@@ -60,6 +60,23 @@ def settle_folds(dataset: OpenDataset, options: opt.Splitting) -> Folds:
     return folds
 
 
+def check_splitting(dataset: OpenDataset, options: opt.Splitting) -> None:
+    """Refuse, before anything is measured, what can be seen in the options and the table.
+
+    Raises:
+        UserError: numbers out of range, an unreadable table, columns that it lacks, or a rule that
+            names no group for some case.
+    """
+    asked = _request(options)
+    if asked is None:
+        return
+    table = _table(dataset, asked.table)
+    groups_of(dataset.case_ids, asked.group_by, table)
+    for name in asked.stratify:
+        if name != BY_LABELS:
+            _values(table, name, dataset.case_ids)
+
+
 def open_folds(dataset: OpenDataset) -> Folds:
     """Return the folds of a dataset; they are dealt where there are none, or for other cases."""
     present = _present(dataset)
@@ -155,9 +172,12 @@ class _Known:
 
     @classmethod
     def gather(cls, dataset: OpenDataset, request: SplitRequest) -> _Known:
+        table = _table(dataset, request.table)
+        if table is not None:
+            table.tell_unused(dataset.case_ids)
         return cls(
             case_ids=dataset.case_ids,
-            table=_table(dataset, request.table),
+            table=table,
             fingerprint=load_fingerprint(dataset.workspace.fingerprint),
         )
 
@@ -172,14 +192,18 @@ class _Known:
     def _trait(self, name: str) -> Traits:
         if name == BY_LABELS:
             return label_traits(self.fingerprint)
-        if self.table is None:
-            fix = "give --table FILE, or put cases.csv into the dataset's folder"
-            raise UserError(f"there is no table with {name!r}", where="--stratify", fix=fix)
-        values = self.table.values(name, self.case_ids)
+        values = _values(self.table, name, self.case_ids)
         taken = in_quarters(list(values.values()))
         if taken != list(values.values()):
             log.info("%s: numbers of many values are balanced by quarters of the cases", name)
         return traits_of_values(taken)
+
+
+def _values(table: CaseTable | None, name: str, case_ids: Sequence[str]) -> dict[str, str]:
+    if table is None:
+        fix = "give --table FILE, or put cases.csv into the dataset's folder"
+        raise UserError(f"there is no table with {name!r}", where="--stratify", fix=fix)
+    return table.values(name, case_ids)
 
 
 def _table(dataset: OpenDataset, named: str | None) -> CaseTable | None:

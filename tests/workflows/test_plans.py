@@ -96,13 +96,29 @@ def test_several_plans_of_a_data_set(segkit, raw):
         (("--plan-name", "a/b"), 1, "cannot name a plan"),
         (("--planner", "resenc_x"), 1, "unknown planner"),
         (("--from", "nowhere"), 1, "no dataset 'nowhere'"),
+        (("--spacing", "1", "-1", "1"), 1, "three positive numbers"),
+        (("--gpu-memory-gb", "-4"), 1, "positive number of GB, got -4"),
+        (("--num-folds", "1"), 1, "1 is no number of folds"),
+        (("--split-seed", "-1"), 1, "the seed must lie in 0 to"),
+        (("--group-by", "^(.+"), 1, "no regular expression"),
+        (("--group-by", "^(x)"), 1, "finds no group in 5 of 5 cases"),
+        (("--group-by", "patient"), 1, "no column of a table"),
+        (("--stratify", "labels", "site"), 1, "there is no table with 'site'"),
         (("--intensities", "target"), 2, "no effect without --from"),
         (("--from", "x", "--spacing", "isotropic"), 2, "they are the source's: --spacing"),
     ],
 )
 def test_options_that_make_no_sense(segkit, raw, arguments, code, message):
     assert message in segkit("plan", raw, *arguments, code=code).err
-    assert not plan_file(raw).parent.exists()
+    # They are told before the images are read.
+    assert not (raw.parent / "work").exists()
+
+
+def test_a_work_folder_that_cannot_be_written_is_told_at_once(segkit, raw):
+    (raw.parent / "work").write_text("")
+    told = segkit("plan_and_preprocess", raw, code=1).err
+    assert f"where: {raw.parent / 'work'}" in told
+    assert "fingerprint" not in told
 
 
 def test_a_plan_that_does_not_exist(segkit, raw):
