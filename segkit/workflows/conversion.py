@@ -13,7 +13,7 @@ from segkit.runtime import log
 from segkit.workflows.common import Outcome
 
 
-def convert(options: opt.Convert) -> Outcome:
+def convert(options: opt.Convert) -> Outcome[Path]:
     """Convert a source; see :class:`segkit.options.Convert`."""
     source = options.source
     if not source.exists():
@@ -22,10 +22,17 @@ def convert(options: opt.Convert) -> Outcome:
     log.info("%s is taken for: %s", source, kind)
     conversion = _read(kind, options)
     write_conversion(conversion, source, options.output, jobs=options.jobs)
-    lines = [*conversion.notes, f"{len(conversion.files)} files written to {options.output}"]
+    lines = [*conversion.notes, f"{_written(conversion)} written to {options.output}"]
     if conversion.content is not None:
+        if not conversion.files:
+            lines[-1] += "; the files it lists stay where they are"
         lines.append(f"now: segkit validate {options.output}")
-    return Outcome(text="\n".join(lines))
+    return Outcome(text="\n".join(lines), result=options.output)
+
+
+def _written(conversion: Conversion) -> str:
+    files = [f"{len(conversion.files)} files"] if conversion.files else []
+    return " and ".join([*files, *["dataset.json"] * (conversion.content is not None)])
 
 
 def _tell(options: opt.Convert) -> str:

@@ -37,7 +37,7 @@ def convert_manifest(
     Args:
         file: The list.
         labels: ``name=value`` settings; empty reads all labels for their values.
-        channels: Names of the channels; empty takes the image columns' where there are several.
+        channels: Names of the channels; empty takes the image columns', as in image_T1.
         jobs: Worker processes; None chooses.
 
     Raises:
@@ -145,9 +145,12 @@ def _labels(maps: Sequence[Path], given: Sequence[str], jobs: int | None) -> dic
 def _channels(
     images: Sequence[str], columns: Sequence[str], given: Sequence[str]
 ) -> dict[str, str]:
-    if len(images) == 1:
-        return channel_names(Path(images[0]), given)
     named = [column.removeprefix(_IMAGE).strip("_ ") for column in columns]
+    if len(images) == 1:
+        found = channel_names(Path(images[0]), given)
+        # A picture of several channels has names for them of its own.
+        named_by_column = len(found) == len(named) == 1 and not given and not named[0].isdigit()
+        return {"0": named[0]} if named_by_column and named[0] else found
     made_up = named if len(named) == len(images) else [str(i) for i in range(len(images))]
     names = given or made_up
     if len(names) != len(images):

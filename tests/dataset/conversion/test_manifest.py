@@ -34,7 +34,12 @@ def test_a_table_becomes_a_dataset(files, capsys):
     (files / "list.csv").write_text(CSV)
     arguments = ["convert", str(files / "list.csv"), "-o", str(files / "out"), "--labels"]
     assert main([*arguments, "background=0", "liver=1", "tumour=2"]) == 0
-    assert "without a label: third" in capsys.readouterr().out
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        "not for training, without a label: third",
+        f"dataset.json written to {files / 'out'}; the files it lists stay where they are",
+        f"now: segkit validate {files / 'out'}",
+    ]
     assert [path.name for path in (files / "out").iterdir()] == ["dataset.json"]
     description = load_description(files / "out")
     assert description.channel_names == ("T1", "T2")
@@ -43,6 +48,21 @@ def test_a_table_becomes_a_dataset(files, capsys):
     assert first.mask is None
     assert second.mask == files / "drawn" / "b.nii.gz"
     assert main(["validate", str(files / "out")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "given", "name"),
+    [
+        ("image_T1", (), "T1"),
+        ("image", (), "image"),
+        ("image_0", (), "image"),
+        ("image_T1", ("FLAIR",), "FLAIR"),
+    ],
+)
+def test_a_single_channel_is_called_as_its_column(files, column, given, name):
+    (files / "list.csv").write_text(f"case,{column},label\na,scans/a_t1.nii.gz,drawn/a.nii.gz\n")
+    content = convert_manifest(files / "list.csv", channels=given).content
+    assert content["channel_names"] == {"0": name}
 
 
 def test_json_lists_and_values_that_are_found(files):
