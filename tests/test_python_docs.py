@@ -11,9 +11,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from tiny import tiny_plan, write_model
 
 import segkit
-from segkit import options
+from segkit.cli.commands import COMMANDS
 from segkit.cli.main import main
 from segkit.dataset.demo import make_demo_dataset
 from segkit.dataset.image_io import read_image, read_labels
@@ -60,11 +61,19 @@ def inside(place, monkeypatch):
 
 def renamed_options():
     """Yield (option, flags) where a function calls an option otherwise than the command line."""
-    for command in (options.Plan, options.Train, options.Predict, options.Run):
+    functions = set(segkit.__all__) & set(COMMANDS)
+    for command in {command: None for name, (command, _) in COMMANDS.items() if name in functions}:
         for field in dataclasses.fields(command):
             flags = field.metadata.get("names", ())
             if flags and f"--{field.name.replace('_', '-')}" not in flags:
                 yield field.name, flags
+
+
+def test_every_command_is_a_function_but_those_of_the_machine():
+    assert set(COMMANDS) - set(segkit.__all__) == {"demo", "doctor"}
+    for name in set(COMMANDS) & set(segkit.__all__):
+        assert callable(getattr(segkit, name))
+        assert f"`{name}(" in DOCS
 
 
 @pytest.mark.parametrize(("option", "flags"), [*renamed_options()])
@@ -144,6 +153,62 @@ def test_the_functions_return_what_the_commands_make(inside):
     assert result.model == Path("other/Dataset004_Hippocampus/models/default_2d_debug")
     assert len(result.summary.cases) == 1
     assert segkit.Predictor.from_folder(result.model, device="cpu").output_names[0] == "background"
+    work = {"workdir": "other", "device": "cpu", "jobs": 1}
+    assert segkit.crossval("Dataset004_Hippocampus", "2d", **work) == result.summary
+    best = segkit.find_best("Dataset004_Hippocampus", folds=0, **work)
+    assert best.model == Path("other/Dataset004_Hippocampus/best")
+    assert best.summary == result.summary
+    written = {}
+    for name, mirrored in (("one", True), ("two", False)):
+        how = {"no_tta": not mirrored, "save_probabilities": True, "device": "cpu"}
+        written[name] = segkit.predict("imagesTs", name, models=best.model, **how)
+    names = [path.name for path in written["one"]]
+    averaged = segkit.ensemble(["one", "two"], "averaged", jobs=1)
+    assert averaged == tuple(Path("averaged", name) for name in names)
+    labels = "Dataset004_Hippocampus/labelsTr"
+    rules = segkit.postprocess(
+        fit=True,
+        predictions=result.model / "fold_0" / "validation",
+        references=labels,
+        description=result.model / "dataset.json",
+        output="rules.json",
+        jobs=1,
+    )
+    assert rules.rules == ()
+    done = segkit.postprocess(input="one", output="done", rules="rules.json", jobs=1)
+    assert done == tuple(Path("done", name) for name in names)
+    for before, after in zip(written["one"], done, strict=True):
+        np.testing.assert_array_equal(read_labels(before).array, read_labels(after).array)
+
+
+def test_pictures_conversions_and_exchanged_models_are_paths(inside, capsys):
+    segkit.plan_and_preprocess(
+        "Dataset004_Hippocampus", workdir="third", configurations="2d", jobs=1
+    )
+    picture = segkit.preview(
+        "Dataset004_Hippocampus", "2d", workdir="third", patches=1, output="preview.png"
+    )
+    assert picture == Path("preview.png")
+    assert picture.is_file()
+    pictures = segkit.overlay("Dataset004_Hippocampus", "pictures", jobs=1)
+    assert len(pictures) == 5
+    assert all(path.is_file() for path in pictures)
+    image = next(Path("Dataset004_Hippocampus/imagesTr").iterdir())
+    label = Path("Dataset004_Hippocampus/labelsTr", image.name.replace("_0000", ""))
+    Path("list.csv").write_text(f"case,image_T1,label\nx,{image},{label}\n")
+    made = segkit.convert("list.csv", "converted", jobs=1)
+    assert made == Path("converted")
+    assert segkit.validate(made, jobs=1).ok
+    model = write_model(Path("tiny") / "model", tiny_plan(channels=("MR",)))
+    exported = segkit.export_nnunet(model, "exported")
+    assert exported == Path("exported")
+    assert segkit.import_nnunet(exported, "imported") == Path("imported")
+    assert segkit.Predictor.from_folder("imported", device="cpu").output_names == (
+        segkit.Predictor.from_folder(model, device="cpu").output_names
+    )
+    with pytest.raises(segkit.UserError, match="there is a model in the output folder"):
+        segkit.export_nnunet(model, "exported")
+    assert capsys.readouterr().out == ""
 
 
 def test_a_data_set_with_problems_does_not_run(inside):

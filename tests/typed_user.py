@@ -26,4 +26,13 @@ def train() -> float | None:
     fold: Path = segkit.train("4", "2d", fold=0, settings={"sampling.patch_size": patch})
     model: Path = segkit.run("4", planner=stores["2d"].name).model
     segkit.train(4, "2d")  # type: ignore[arg-type]
+    best: Path = segkit.find_best("4", folds=[0, 1]).model
+    averaged: tuple[Path, ...] = segkit.ensemble([fold, "b"], "out")
+    averaged = segkit.postprocess(input=averaged[0].parent, output="done", rules=best)
+    adopted = [rule.target for rule in segkit.postprocess(fit=True, output="r.json").rules]
+    raw: Path = segkit.convert("cases.csv", f"raw{adopted}", labels={"background": 0})
+    averaged = segkit.overlay(raw, "pictures")
+    model = segkit.import_nnunet("results", segkit.preview(raw, "2d").parent)
+    segkit.export_nnunet(model, 3)  # type: ignore[arg-type]
+    assert segkit.crossval(raw, "2d").cases
     return segkit.evaluate(fold, model, "dataset.json").foreground_mean["dice"]

@@ -59,7 +59,7 @@ class Averaging:
     keep_probabilities: bool
 
 
-def ensemble(options: opt.Ensemble) -> Outcome:
+def ensemble(options: opt.Ensemble) -> Outcome[tuple[Path, ...]]:
     """Average predictions; see :class:`segkit.options.Ensemble`."""
     if len(options.inputs) < 2:
         fix = "give two folders or more after -i, each written with --save-probabilities"
@@ -80,12 +80,12 @@ def ensemble(options: opt.Ensemble) -> Outcome:
     jobs = choose_jobs(options.jobs, items=len(cases), bytes_per_job=3 * largest)
     with threads(jobs) as executor:
         average = partial(_average, work=work)
-        map_cases(average, cases, label="ensemble", jobs=jobs, executor=executor)
+        written = map_cases(average, cases, label="ensemble", jobs=jobs, executor=executor)
     if (source := _combined_source(work)) is not None:
         with open_record(work.output, source) as record:
             record.cases = {case: "" for case in cases}
     text = f"averaged {len(work.members)} predictions of {len(cases)} case(s), in {work.output}"
-    return Outcome(text=text)
+    return Outcome(text=text, result=tuple(written))
 
 
 def _open(folder: Path, description: Path | None) -> Saved:
@@ -143,8 +143,8 @@ def _check_alike(members: Sequence[Saved]) -> None:
         raise UserError(what, fix=fix)
 
 
-def _average(case: str, *, work: Averaging) -> None:
-    """Average the probabilities of a case, decide and write.
+def _average(case: str, *, work: Averaging) -> Path:
+    """Average the probabilities of a case, decide and write; returns the label file.
 
     Raises:
         UserError: a damaged file, or grids that differ.
@@ -165,6 +165,7 @@ def _average(case: str, *, work: Averaging) -> None:
     indices = shares_to_segmentation(mean, labels)
     volume = Volume(array=indices, geometry=grid.geometry)
     write_label_map(output, volume, labels, first.layout, first.description.label_ending)
+    return output
 
 
 def _check_grid(case: str, grid: Header, other: Saved, first: Saved) -> None:

@@ -32,7 +32,7 @@ CACHE = "imported"
 """Folder in the work folder for models that were imported on the way to a prediction."""
 
 
-def import_nnunet(options: opt.ImportNnunet) -> Outcome:
+def import_nnunet(options: opt.ImportNnunet) -> Outcome[Path]:
     """Import a trained model; see :class:`segkit.options.ImportNnunet`."""
     check_replaceable(options.output, "model.json", overwrite=options.overwrite)
     choice = Choice(
@@ -41,10 +41,10 @@ def import_nnunet(options: opt.ImportNnunet) -> Outcome:
     with _as_folder(options.source, options.output.parent) as folder:
         trained = find_trained(folder, choice, options.source)
         record = import_trained(trained, options.output, options.source)
-    return Outcome(text=_describe(record, options.output))
+    return Outcome(text=_describe(record, options.output), result=options.output)
 
 
-def export_nnunet(options: opt.ExportNnunet) -> Outcome:
+def export_nnunet(options: opt.ExportNnunet) -> Outcome[Path]:
     """Export a trained model; see :class:`segkit.options.ExportNnunet`."""
     check_replaceable(options.output, "plans.json", overwrite=options.overwrite)
     model = load_model(options.model)
@@ -54,7 +54,7 @@ def export_nnunet(options: opt.ExportNnunet) -> Outcome:
         *(f"note: {note}" for note in exported.notes),
         f"predict with: nnUNetv2_predict_from_modelfolder -m {options.output} -i IMAGES -o OUTPUT",
     ]
-    return Outcome(text="\n".join(lines))
+    return Outcome(text="\n".join(lines), result=options.output)
 
 
 def _fingerprint(model: Model) -> Fingerprint | None:

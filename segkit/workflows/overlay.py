@@ -34,7 +34,7 @@ class Overlays:
     folder: Path
 
 
-def overlay(options: opt.Overlay) -> Outcome:
+def overlay(options: opt.Overlay) -> Outcome[tuple[Path, ...]]:
     """Draw the training cases of a dataset; see :class:`segkit.options.Overlay`."""
     dataset = open_dataset(options)
     description, cases = dataset.description, list(dataset.cases)
@@ -47,7 +47,7 @@ def overlay(options: opt.Overlay) -> Outcome:
         cases = _predicted(cases, options.predictions, description)
     drawn = Overlays(description=description, channel=options.channel, folder=options.output)
     options.output.mkdir(parents=True, exist_ok=True)
-    map_cases(
+    pictures = map_cases(
         partial(_draw, drawn),
         cases,
         label="overlay",
@@ -58,7 +58,8 @@ def overlay(options: opt.Overlay) -> Outcome:
         ),
         name=lambda case: case.id,
     )
-    return Outcome(text=f"{len(cases)} pictures in {options.output}")
+    text = f"{len(cases)} pictures in {options.output}"
+    return Outcome(text=text, result=tuple(pictures))
 
 
 def _predicted(cases: list[Case], folder: Path, description: DatasetDescription) -> list[Case]:
@@ -73,7 +74,7 @@ def _predicted(cases: list[Case], folder: Path, description: DatasetDescription)
     return [replace(case, label=found[case.id], mask=None, unannotated=()) for case in there]
 
 
-def _draw(drawn: Overlays, case: Case) -> None:
+def _draw(drawn: Overlays, case: Case) -> Path:
     description = drawn.description
     volume = read_image(case.images, description.reader)
     labels = read_annotation(case, description.labels, description.reader).array
@@ -85,3 +86,4 @@ def _draw(drawn: Overlays, case: Case) -> None:
     path = drawn.folder / f"{case.id}.png"
     plane = volume.array[drawn.channel]
     draw_overlay(path, plane, labels, description.labels, volume.geometry.spacing_mm)
+    return path

@@ -42,12 +42,12 @@ from segkit.workflows.common import Outcome, read_description
 BYTES_PER_JOB = 1 << 31
 
 
-def postprocess(options: opt.Postprocess) -> Outcome:
+def postprocess(options: opt.Postprocess) -> Outcome[tuple[Path, ...] | Postprocessing]:
     """Apply or find rules; see :class:`segkit.options.Postprocess`."""
     return _fit(options) if options.fit else _apply(options)
 
 
-def _fit(options: opt.Postprocess) -> Outcome:
+def _fit(options: opt.Postprocess) -> Outcome[tuple[Path, ...] | Postprocessing]:
     pred, ref, dataset_json = options.predictions, options.references, options.description
     if not pred or ref is None or dataset_json is None or options.output.suffix != ".json":
         fix = "segkit postprocess --fit -p PRED -r REF -d dataset.json -o rules.json"
@@ -57,7 +57,7 @@ def _fit(options: opt.Postprocess) -> Outcome:
     folds = {pair.case: str(pair.pred.parent) for pair in pairs} if len(pred) > 1 else None
     content = fit_and_save(pairs, description, options.output, folds=folds, jobs=options.jobs)
     told = [*explain_trials(content), f"rules written to {options.output}"]
-    return Outcome(text="\n".join(told))
+    return Outcome(text="\n".join(told), result=content)
 
 
 def fit_and_save(
@@ -88,7 +88,7 @@ class _Applying:
     output: Path
 
 
-def _apply(options: opt.Postprocess) -> Outcome:
+def _apply(options: opt.Postprocess) -> Outcome[tuple[Path, ...] | Postprocessing]:
     if options.input is None or options.rules is None:
         fix = "segkit postprocess -i PRED -o OUT --rules rules.json (or a model folder)"
         raise UsageError("predictions and rules are needed", fix=fix)
@@ -110,20 +110,25 @@ def _apply(options: opt.Postprocess) -> Outcome:
     with threads(jobs) as executor:
         cases = sorted(maps.items())
         do = partial(_apply_to_file, work=work)
-        map_cases(do, cases, label="postprocess", jobs=jobs, executor=executor, name=_name)
+        written = map_cases(
+            do, cases, label="postprocess", jobs=jobs, executor=executor, name=_name
+        )
     _write_record(options.input, options.output, content)
     told = [str(rule) for rule in content.rules] or ["no rule: the label maps are as they were"]
-    return Outcome(text="\n".join([*told, f"{len(maps)} case(s), in {options.output}"]))
+    text = "\n".join([*told, f"{len(maps)} case(s), in {options.output}"])
+    return Outcome(text=text, result=tuple(written))
 
 
-def _apply_to_file(case: tuple[str, Path], *, work: _Applying) -> None:
+def _apply_to_file(case: tuple[str, Path], *, work: _Applying) -> Path:
     name, path = case
     schema, ending = work.description.labels, work.description.label_ending
     labels = read_label_map(path, schema, work.description.reader)
     layout = label_layout(path, schema, work.description.reader)
     indices = apply_rules(work.rules, labels.array, labels.geometry, schema)
     done = Volume(array=indices, geometry=labels.geometry)
-    write_label_map(label_path(work.output, name, ending, layout), done, schema, layout, ending)
+    output = label_path(work.output, name, ending, layout)
+    write_label_map(output, done, schema, layout, ending)
+    return output
 
 
 def _name(case: tuple[str, Path]) -> str:

@@ -1,33 +1,20 @@
-"""The stages as functions: the options of their commands, and results in place of text.
-
-Options are those of the command (the fields of its class in ``segkit.options``), checked and
-converted as the command line does. Nothing is printed: messages go to the logger ``segkit``.
-Nothing heavy is imported until a function is called.
-"""
+"""From a dataset to scores: the stages in their order."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from segkit import options as opt
-from segkit.errors import UserError
-from segkit.options.make import OF_TERMINALS
+from segkit.api.calls import AnyPath, options_of, result_of
 
 if TYPE_CHECKING:
     from segkit.dataset.mending.dataset import Mending
     from segkit.dataset.validation import Report
     from segkit.evaluation.summary import Summary
     from segkit.planning.plan import Plan
-    from segkit.workflows.common import Outcome
     from segkit.workflows.crossval import CrossValidation
-
-AnyPath: TypeAlias = str | PathLike[str]
-Options = TypeVar("Options", bound=opt.Common)
-R = TypeVar("R")
 
 
 @overload
@@ -54,7 +41,7 @@ def validate(dataset: AnyPath, *, fix: AnyPath | None = None, **options: Any) ->
     """
     from segkit.workflows.validation import validate as work
 
-    report = work(_options(opt.Validate, dataset=dataset, fix=fix, **options)).result
+    report = work(options_of(opt.Validate, dataset=dataset, fix=fix, **options)).result
     assert report is not None
     return report
 
@@ -67,7 +54,7 @@ def plan(dataset: AnyPath, **options: Any) -> Plan:
     """
     from segkit.workflows.prepare import plan as work
 
-    return _result(work(_options(opt.Plan, dataset=dataset, **options)))
+    return result_of(work(options_of(opt.Plan, dataset=dataset, **options)))
 
 
 def preprocess(dataset: AnyPath, **options: Any) -> dict[str, Path]:
@@ -81,7 +68,7 @@ def preprocess(dataset: AnyPath, **options: Any) -> dict[str, Path]:
     """
     from segkit.workflows.prepare import preprocess as work
 
-    return _result(work(_options(opt.Preprocess, dataset=dataset, **options)))
+    return result_of(work(options_of(opt.Preprocess, dataset=dataset, **options)))
 
 
 def plan_and_preprocess(dataset: AnyPath, **options: Any) -> Plan:
@@ -92,7 +79,7 @@ def plan_and_preprocess(dataset: AnyPath, **options: Any) -> Plan:
     """
     from segkit.workflows.prepare import plan_and_preprocess as work
 
-    return _result(work(_options(opt.PlanAndPreprocess, dataset=dataset, **options)))
+    return result_of(work(options_of(opt.PlanAndPreprocess, dataset=dataset, **options)))
 
 
 def train(dataset: AnyPath, configuration: str, **options: Any) -> Path:
@@ -107,8 +94,8 @@ def train(dataset: AnyPath, configuration: str, **options: Any) -> Path:
     """
     from segkit.workflows.training import train as work
 
-    chosen = _options(opt.Train, dataset=dataset, configuration=configuration, **options)
-    return _result(work(chosen))
+    chosen = options_of(opt.Train, dataset=dataset, configuration=configuration, **options)
+    return result_of(work(chosen))
 
 
 def predict(
@@ -134,8 +121,8 @@ def predict(
     """
     from segkit.workflows.prediction import predict as work
 
-    chosen = _options(opt.Predict, inputs=inputs, output=output, models=models, **options)
-    return _result(work(chosen))
+    chosen = options_of(opt.Predict, inputs=inputs, output=output, models=models, **options)
+    return result_of(work(chosen))
 
 
 def evaluate(
@@ -155,7 +142,7 @@ def evaluate(
     from segkit.workflows.evaluation import evaluate as work
 
     folders = {"predictions": predictions, "references": references}
-    return _result(work(_options(opt.Evaluate, **folders, description=description, **options)))
+    return result_of(work(options_of(opt.Evaluate, **folders, description=description, **options)))
 
 
 def run(dataset: AnyPath, **options: Any) -> CrossValidation:
@@ -170,20 +157,4 @@ def run(dataset: AnyPath, **options: Any) -> CrossValidation:
     """
     from segkit.workflows.run import run as work
 
-    return _result(work(_options(opt.Run, dataset=dataset, **options)))
-
-
-def _options(command: type[Options], **given: Any) -> Options:
-    for name in OF_TERMINALS:
-        if name in given:
-            what = f"the option {name!r} is for the command line only"
-            fix = "leave it out; logging.basicConfig(level=logging.INFO) shows what is done"
-            raise UserError(what, where=f"options of {command.__name__}", fix=fix)
-    return opt.make_options(command, given, started=time.monotonic())
-
-
-def _result(outcome: Outcome[R]) -> R:
-    if not outcome.ok:
-        raise UserError(outcome.text, fix="mend these problems")
-    assert outcome.result is not None
-    return outcome.result
+    return result_of(work(options_of(opt.Run, dataset=dataset, **options)))
