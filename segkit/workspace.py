@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,9 @@ def find_dataset(name: str, raw_folders: Sequence[Path]) -> Path:
     if matches:
         names = ", ".join(f.name for f in matches)
         raise UserError(f"{name!r} means several datasets: {names}", fix="give the full name")
+    if "/" in name or os.sep in name:
+        what = "this is a file, not a folder" if path.exists() else "no such folder"
+        raise UserError(what, where=name, fix="give the folder that holds dataset.json")
     fix = "give the path of a folder that holds dataset.json, or set $nnUNet_raw to where it lies"
     if found:
         fix += f"; {nearest(name, [f.name for f in found])}"

@@ -56,7 +56,7 @@ def test_wrong_usage_ends_with_2(arguments, message):
 def test_faults_of_the_user_end_with_1_and_one_block(tmp_path):
     done = segkit("plan", tmp_path / "nothing", "-w", tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: no dataset")
+    assert done.stderr.startswith(f"error: no such folder\nwhere: {tmp_path / 'nothing'}\n")
     assert "fix:" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -38,6 +38,16 @@ def test_unknown_names_say_where_was_searched(raw):
     assert str(raw) in str(caught.value)
 
 
+def test_a_path_is_looked_for_nowhere_else(raw, monkeypatch):
+    monkeypatch.chdir(raw)
+    (raw / "cases.csv").touch()
+    told = {"./nope": "no such folder", f"{raw}/4": "no such folder", "./cases.csv": "is a file"}
+    for name, what in told.items():
+        with pytest.raises(UserError, match=what) as caught:
+            find_dataset(name, [raw])
+        assert caught.value.where == name
+
+
 def test_files_of_a_dataset(tmp_path):
     workspace = Workspace(folder=tmp_path / "D")
     assert workspace.plan("default") == tmp_path / "D" / "plans" / "default.json"
