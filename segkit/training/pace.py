@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from operator import ge
 
 import torch
 
@@ -37,6 +38,8 @@ SMALL_PATCH = 1 / 8
 """Share of the patch that steps are timed on first."""
 FEW_STEPS = 50
 """With fewer little is learned."""
+SMALLEST_SIDE = 16
+"""Of a patch that is advised, in voxels."""
 
 
 def batch_size_for(seconds: float, seconds_per_sample: float, *, planned: int) -> int:
@@ -142,7 +145,16 @@ def with_pace(
 
 
 def _advice(task: TrainingTask, steps: float) -> str:
-    """Say what helps where too few steps fit into the time."""
+    """Say what helps where too few steps fit into the time.
+
+    A patch that would be too small to see anything is no help.
+    """
     voxels = int(math.prod(task.patch_size) * max(steps, 1) / FEW_STEPS)
-    remedy = f"give more time, or a smaller patch: --set sampling.max_patch_voxels={voxels}"
+    smaller = shrink_patch(task.patch_size, total_stride(task.network.strides), voxels)
+    enough = (min(SMALLEST_SIDE, n) for n in task.patch_size)
+    remedy, own_class = "give more time", task.network.class_ is not None
+    if not own_class and math.prod(smaller) <= voxels and all(map(ge, smaller, enough)):
+        remedy += f", or a smaller patch: --set sampling.max_patch_voxels={voxels}"
+    elif task.plan.planner != "cpu":
+        remedy += ", or plan a smaller network: segkit plan_and_preprocess --planner cpu"
     return f"in fewer than {FEW_STEPS} steps little is learned; {remedy}"

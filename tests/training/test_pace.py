@@ -1,6 +1,7 @@
 """The batch size under a time budget."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,6 +144,25 @@ def test_too_few_steps_are_warned_of_with_a_patch_that_allows_enough(
         f"batch size 2: about {steps} steps fit into the time",
     ]
     assert ("max_patch_voxels=6881" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(
+    ("size", "settings", "planner", "advice"),
+    [
+        ((32, 32, 32), (), "default", "plan a smaller network: segkit plan_and_preprocess"),
+        ((32, 32, 32), (), "cpu", "give more time\n"),
+        # A side that is short already stays as it is.
+        ((8, 64, 64), (), "default", "max_patch_voxels=3276"),
+        ((32, 32, 32), ("network.class=a:B",), "default", "plan a smaller network"),
+    ],
+)
+def test_no_patch_is_advised_that_sees_nothing(size, settings, planner, advice):
+    task = task_of(*settings, patch_size=size)
+    task = replace(task, plan=replace(task.plan, planner=planner))
+    told = pace._advice(task, 5) + "\n"
+    assert told.startswith("in fewer than 50 steps little is learned; give more time")
+    assert advice in told
+    assert ("max_patch_voxels" in told) == ("max_patch_voxels" in advice)
 
 
 def test_accumulated_batches_count_as_time(timed):
