@@ -205,6 +205,8 @@ def gather(
         UserError: one block naming every item that failed.
     """
     gathered: list[Any] = [None] * len(items)
+    if not items:
+        return gathered
     for i, result in progress(results, label, total=len(items)):
         gathered[i] = result
     failed = [i for i, result in enumerate(gathered) if isinstance(result, UserError)]

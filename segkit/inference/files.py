@@ -162,8 +162,8 @@ def predict_cases(
             or not _is_written(case.id, targets[case.id], writing, work.model.description)
             or opened.cases[case.id] != image_hash(case)
         )
-        text = "%d of %d cases are predicted already, and kept"
-        log.info(text, len(paths) - len(cases), len(paths))
+        if kept := len(paths) - len(cases):
+            log.info("%d of %d cases are predicted already, and kept", kept, len(paths))
     with opened as record:
         stages = _stages(work, given.faults, targets, record, writing)
         gather(overlapped(cases, stages, _case_id), cases, "predict", _case_id)

@@ -145,17 +145,23 @@ def _start(model: Model, loading: Loading) -> CasePredictor:
 
 
 def describe_work(work: Work) -> list[str]:
-    """Say in a line a model which folds predict, and in one more how."""
+    """Say in a line a model which folds predict, and in one more how.
+
+    Models that are mirrored along different axes say so each.
+    """
     source = work.source
     members = (work,) if isinstance(work, CasePredictor) else work.members
+    views = [2 ** len(member.settings.mirror_axes) for member in members]
+    alike = len(set(views)) == 1
     lines = [
         f"model {told.model}: {_folds(told.folds)}, {told.checkpoint}.pt"
         + (f", weight {told.share:g}" if len(source.members) > 1 else "")
+        + ("" if alike else f", {count} view{'s' * (count > 1)}")
         + _describe_previous(member)
-        for told, member in zip(source.members, members, strict=True)
+        for told, member, count in zip(source.members, members, views, strict=True)
     ]
-    views = 2 ** len(members[0].settings.mirror_axes)
-    mirrored = f"averaged over {views} mirrored views" if source.mirrored else "not mirrored"
+    shown = f"{views[0]} mirrored views" if alike else "the mirrored views of each model"
+    mirrored = "not mirrored" if max(views) == 1 else f"averaged over {shown}"
     how = f"{source.engine} in {source.precision} on {members[0].device}, step {source.step:g}"
     rules = [] if work.finish is None else [f"post-processing: {work.finish.summary}"]
     return [*lines, f"{how}, {mirrored}", *rules]

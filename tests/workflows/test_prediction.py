@@ -1,5 +1,7 @@
 """``segkit predict`` with one model and with several, whole, in parts, and where it stopped."""
 
+import json
+
 import numpy as np
 import pytest
 from tiny import tiny_configuration, tiny_network, tiny_plan, write_model
@@ -88,6 +90,19 @@ def test_who_predicts_is_told(tmp_path, models, capsys):
     assert "torch in float32 on cpu, step 1, averaged over 2 mirrored views" in told
 
 
+def test_models_of_other_mirror_axes_tell_their_views(tmp_path, models, capsys):
+    settings = models[1] / "model.json"
+    content = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**content, "mirror_axes": [0, 1, 2]}))
+    told = predict(capsys, models[:2], tmp_path / "out", "--step", 1).err
+    assert "model fine: folds 1, 2, final.pt, weight 1, 2 views" in told
+    assert "model coarse: fold 3, final.pt, weight 1, 8 views" in told
+    assert "step 1, averaged over the mirrored views of each model" in told
+    told = predict(capsys, models[:2], tmp_path / "out", "--step", 1, "--no-tta").err
+    assert "views" not in told
+    assert "step 1, not mirrored" in told
+
+
 def test_parts_and_going_on(tmp_path, models, capsys):
     out = tmp_path / "out"
     parts = ("--num-parts", 2, "--part-id")
@@ -97,8 +112,14 @@ def test_parts_and_going_on(tmp_path, models, capsys):
     (out / "y.nii.gz").unlink()
     told = predict(capsys, models[:1], out, "--continue")
     assert "predicted 3 case(s) (2 of them before)" in told.out
+    assert "2 of 3 cases are predicted already" in told.err
+    told = predict(capsys, models[:1], out, "--continue")
+    assert "3 of 3 cases are predicted already" in told.err
+    assert "0 of 0" not in told.err
     assert (out / "x.nii.gz").stat().st_mtime_ns == stamp
-    assert "of them before" not in predict(capsys, models[:1], out, "--continue", "--no-tta").out
+    told = predict(capsys, models[:1], out, "--continue", "--no-tta")
+    assert "of them before" not in told.out
+    assert "predicted already" not in told.err
     assert "there is no part 2 of 2" in predict(capsys, models[:1], out, *parts, 2, code=2).err
 
 
