@@ -113,9 +113,9 @@ def number(value: float | None, metric: str) -> str:
 
 
 def mean_and_std(statistics: Statistics, metric: str) -> str:
-    """Format ``mean ± std``, or ``n/a``."""
-    if statistics.n == 0:
-        return "n/a"
+    """Format ``mean ± std``, the value alone where it is of one case, or ``n/a``."""
+    if statistics.n < 2:
+        return number(statistics.mean, metric)
     return f"{number(statistics.mean, metric)} ± {number(statistics.std, metric)}"
 
 

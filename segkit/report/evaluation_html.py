@@ -119,7 +119,7 @@ def _table(heading: str, table: Table, summary: Summary) -> str:
 
 
 def _mean(statistics: Statistics, metric: str) -> str:
-    if statistics.n == 0:
+    if statistics.n < 2:
         return mean_and_std(statistics, metric)
     return f"{mean_and_std(statistics, metric)} {interval(statistics, metric)}"
 

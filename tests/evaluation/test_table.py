@@ -46,7 +46,7 @@ def test_rows_and_columns():
     assert table.splitlines() == [
         "label            Dice mean ± std          95% CI  n    IoU  precision  recall",
         "liver            0.500 ± 0.000    [0.500, 0.500]  2  0.500      0.500   0.500",
-        "tumour           1.000 ± 0.000               n/a  1  1.000      1.000   1.000"
+        "tumour           1.000                       n/a  1  1.000      1.000   1.000"
         "  n/a (absent in 1 of 2)",
         "",
         "foreground mean  0.750                               0.750      0.750   0.750",
