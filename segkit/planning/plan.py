@@ -18,6 +18,8 @@ from segkit.structs import from_mapping, to_mapping
 from segkit.types import NetworkKind, Norm
 
 PLAN_VERSION = 2
+_USUAL = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+"""What nnU-Net's planners may plan, so that other names are mistyped."""
 Normalization = Literal["ct", "zscore", "rescale_to_0_1", "rgb_to_0_1", "none"]
 SpacingRule = Literal["median", "isotropic", "original"] | tuple[float, float, float]
 """How the common spacing is found; three numbers are (z, y, x) in mm."""
@@ -177,12 +179,22 @@ class Plan:
             UserError: it was not planned.
         """
         if name not in self.configurations:
-            raise UserError(
-                f"the plan has no configuration {name!r}",
-                where=f"plan {self.name!r} of {self.dataset}",
-                fix=f"{nearest(name, self.configurations)} (segkit plan gives the reasons)",
-            )
+            raise self._not_planned(name)
         return self.configurations[name]
+
+    def _not_planned(self, name: str) -> UserError:
+        where = f"plan {self.name!r} of {self.dataset}"
+        if name not in _USUAL:
+            fix = f"{nearest(name, self.configurations)} (segkit plan gives the reasons)"
+            return UserError(f"the plan has no configuration {name!r}", where=where, fix=fix)
+        reasons = [*self.reasons, *(r for c in self.configurations.values() for r in c.reasons)]
+        signs = (f"no {name}", *["no 3D"] * name.startswith("3d"))
+        said = (reason for reason in reasons if any(s in reason.partition(":")[0] for s in signs))
+        why = next(said, "")
+        what = f"{name} is not planned for this data set" + (f": {why}" if why else "")
+        fix = f"planned are {', '.join(self.configurations)}"
+        fix += "" if why else " (segkit plan gives the reasons)"
+        return UserError(what, where=where, fix=fix)
 
     def previous_stage(self, name: str) -> str | None:
         """Return the configuration that segments first; None where the image is all it takes.
@@ -207,11 +219,14 @@ class Plan:
         """Hash what preprocessing depends on; batch or network edits leave it as it is."""
         chosen = self.configuration(configuration)
         resampled = chosen.resampling != "none"
+        # Only these are normalised by what other cases are like.
+        pooled = zip(self.intensities, chosen.normalization, strict=True)
+        followed = [to_mapping(channel) for channel, scheme in pooled if scheme == "ct"]
         return content_hash(
             [
                 self.transpose_forward,
                 self.orientation,
-                [to_mapping(channel) for channel in self.intensities],
+                followed,
                 chosen.ndim,
                 chosen.spacing_mm if resampled else None,
                 chosen.normalization,

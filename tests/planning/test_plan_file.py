@@ -1,12 +1,14 @@
 """Plans edited by hand: what is accepted, what is refused and how it is told."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from fake_datasets import BRATS, LIVER, planned
 
 from segkit.errors import UserError
 from segkit.planning.plan import load_plan, plan_arguments, save_plan
+from tests.tiny import STATISTICS, tiny_configuration, tiny_plan
 
 
 @pytest.fixture
@@ -158,3 +160,12 @@ def test_what_is_not_resampled_does_not_depend_on_the_planned_spacing(file):
 )
 def test_a_plan_says_how_it_was_asked_for(planner, request_, arguments):
     assert plan_arguments(planned(BRATS, planner, 4, **request_)) == arguments
+
+
+def test_only_channels_normalised_by_others_make_cases_stale_when_these_change():
+    brighter = replace(STATISTICS, mean=5.0)
+    for scheme, stale in (("zscore", False), ("ct", True), ("none", False)):
+        plan = tiny_plan(tiny_configuration(normalization=(scheme,)))
+        other = replace(plan, intensities=(brighter,))
+        hashes = {each.preprocessing_hash("3d_fullres") for each in (plan, other)}
+        assert (len(hashes) == 2) == stale

@@ -101,9 +101,10 @@ def test_why_there_is_a_low_resolution_or_none():
         in ("\n".join(told))
     )
     with pytest.raises(
-        UserError, match=r"no configuration '3d_lowres'\n(.|\n)*segkit plan gives the reasons"
-    ):
+        UserError, match=r"3d_lowres is not planned .*: no 3d_lowres and no"
+    ) as told:
         planned(HIPPOCAMPUS).configuration("3d_lowres")
+    assert "planned are 2d, 3d_fullres" in told.value.fix
 
 
 def test_little_memory_asks_for_a_low_resolution():

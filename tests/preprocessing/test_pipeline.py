@@ -238,7 +238,7 @@ def test_refuses_wrong_channels_grids_and_nan():
     with pytest.raises(UserError, match="NaN") as raised:
         preprocess_case(volume, None, plan, "it", case=CASE)
     assert raised.value.where == "a_0000.nii"
-    with pytest.raises(UserError, match="no configuration"):
+    with pytest.raises(UserError, match="3d_fullres is not planned"):
         preprocess_case(make_volume(), None, plan, "3d_fullres")
 
 
