@@ -26,6 +26,8 @@ class RunRecord:
     pretrained: Origin | None = None
     trained_on: str | None = None
     """Hash of the cases; None where it was not recorded."""
+    recipe: str | None = None
+    """Names and files that the recipe was read from, as ``--recipe`` takes them."""
 
 
 def hash_of_cases(cases: Sequence[str]) -> str:

@@ -27,7 +27,9 @@ from segkit.training.hooks import (
     throttled,
     weights_content,
 )
+from segkit.training.lock import trained_by_one
 from segkit.training.loop import TrainingRun, train
+from segkit.training.pace import FEW_STEPS
 from segkit.training.parts import TrainingParts
 from segkit.training.patches import PatchSource
 from segkit.training.pretrained import (
@@ -52,6 +54,12 @@ class RunSettings:
     budget_seconds: float | None = None
     resume: bool = False
     overwrite: bool = False
+    recipe: str | None = None
+    """Where the recipe was read from, for the record."""
+    resume_command: str = "segkit train ... --resume"
+    """Goes on with this fold."""
+    go_on: str = "go on with --resume"
+    """What is told of an interruption."""
     pretrained: Pretrained | None = None
     """What a new run begins with in place of random weights."""
     announce: Callable[[], None] = lambda: None
@@ -81,7 +89,19 @@ def train_fold(
         UserError: the folder holds a trained fold, or nothing to resume from; pretrained weights
             that do not fit at all; the loss diverged.
     """
-    check_folder(folder, run)
+    with trained_by_one(folder):
+        check_folder(folder, run)
+        return _train_alone(task, source, folder, run, draw=draw)
+
+
+def _train_alone(
+    task: TrainingTask,
+    source: PatchSource,
+    folder: Path,
+    run: RunSettings,
+    *,
+    draw: Callable[[Path], None],
+) -> TrainingState:
     begun = continued_record(folder, task.recipe, run.budget_seconds) if run.resume else None
     budget = run.budget_seconds if begun is None else begun.budget_seconds
     with deterministic_algorithms(task.recipe.deterministic, budget_seconds=budget):
@@ -93,7 +113,7 @@ def train_fold(
         write_json(folder / "recipe.json", to_mapping(record))
         if record.resolved.compile == "on":
             parts = with_compiled(parts, settled.input_shape)
-        _train(parts, record, state, folder, started=run.started, draw=draw)
+        _train(parts, record, state, folder, run, draw=draw)
     return state
 
 
@@ -124,15 +144,15 @@ def _train(
     record: RunRecord,
     state: TrainingState,
     folder: Path,
+    run: RunSettings,
     *,
-    started: float,
     draw: Callable[[Path], None],
 ) -> None:
     schedule, budget = record.resolved.schedule, record.budget_seconds
     clock = Clock(
         total_iterations=schedule.steps,
         budget_seconds=budget,
-        started=started,
+        started=run.started,
         spent=state.seconds,
         longest_closing=state.longest_closing,
     )
@@ -142,15 +162,16 @@ def _train(
         reporter(None if budget else schedule.epochs),
         throttled(lambda: draw(folder), seconds=30),
     )
+    nothing_left = run.resume and clock.progress(state.iteration) >= 1
     with deferred_interrupts() as check:
-        run = TrainingRun(
+        training = TrainingRun(
             parts=parts, recipe=record.resolved, state=state, clock=clock, check_interrupts=check
         )
         try:
-            train(run, hooks)
+            train(training, hooks)
         except StopRequested:
             save_checkpoint(folder / "last.pt", checkpoint_content(parts, state))
-            log.warning("interrupted; go on with --resume")
+            log.warning("interrupted after %d steps; %s", state.iteration, run.go_on)
             raise
         if clock.progress(state.iteration) < 1:
             text = "ended early: no better for %d epochs; best.pt is of epoch %s"
@@ -158,8 +179,21 @@ def _train(
         save_checkpoint(folder / "last.pt", checkpoint_content(parts, state))
         save_checkpoint(folder / "final.pt", weights_content(parts, state))
         draw(folder)
+        short = nothing_left or state.iteration < FEW_STEPS
+        if budget is not None and short and clock.progress(state.iteration) >= 1:
+            log.warning("%s", _too_short(run, budget, state, nothing_left=nothing_left))
         # A signal that came when all steps were taken ends what follows.
         check()
+
+
+def _too_short(
+    run: RunSettings, budget_seconds: float, state: TrainingState, *, nothing_left: bool
+) -> str:
+    """Say that a time budget ended a run that had hardly begun, or was not at its end."""
+    why = "nothing was left of it to go on: all in all" if nothing_left else "only"
+    what = f"the time budget of {budget_seconds:g} s is spent; {why} {state.iteration} steps were"
+    use = "done, and the model may be of no use; go on with more time"
+    return f"{what} {use}: {run.resume_command} --time-budget LONGER"
 
 
 def check_folder(folder: Path, run: RunSettings) -> None:
@@ -190,6 +224,7 @@ def _begun_record(task: TrainingTask, source: PatchSource, run: RunSettings) -> 
         budget_seconds=run.budget_seconds,
         pretrained=None if run.pretrained is None else run.pretrained.origin,
         trained_on=hash_of_cases(task.split.train),
+        recipe=run.recipe,
     )
 
 
