@@ -18,7 +18,7 @@ from segkit.workflows.common import (
     open_planned,
 )
 from segkit.workflows.plans import plan_dataset
-from segkit.workflows.splits import check_splitting, settle_folds
+from segkit.workflows.splits import check_cases, check_splitting, settle_folds
 
 
 def plan(options: opt.Plan) -> Outcome[Plan]:
@@ -56,6 +56,7 @@ def plan_and_split(dataset: OpenDataset, options: opt.Plan) -> Plan:
     """
     check_splitting(dataset, options)
     check_writable(dataset.workspace.folder)
+    check_cases(dataset, overwrite=options.overwrite_splits)
     made = plan_dataset(dataset, options)
     settle_folds(dataset, options)
     return made

@@ -77,9 +77,66 @@ def check_splitting(dataset: OpenDataset, options: opt.Splitting) -> None:
             _values(table, name, dataset.case_ids)
 
 
-def open_folds(dataset: OpenDataset) -> Folds:
-    """Return the folds of a dataset; they are dealt where there are none, or for other cases."""
+def check_cases(dataset: OpenDataset, *, overwrite: bool) -> None:
+    """Refuse to go on with other cases, or other splits by hand, than models were trained on.
+
+    To be asked before plan and folds are made anew.
+
+    Args:
+        dataset: The data set.
+        overwrite: Whether folds may be replaced all the same.
+
+    Raises:
+        UserError: models were trained on folds of other cases.
+    """
     present = _present(dataset)
+    if present is None or overwrite or not (trained := _trained_on_folds(dataset)):
+        return
+    if not dataset.given_splits.is_file():
+        changed = present.made_from != content_hash(sorted(dataset.case_ids))
+    elif present.made_from == file_hash(dataset.given_splits):
+        changed = False
+    else:
+        changed = present.splits != load_splits(dataset.given_splits, dataset.case_ids)
+    if changed:
+        what = f"{_what_changed(dataset, present)} since models were trained on these folds: "
+        what += listing(trained)
+        workdir = ("-w", str(dataset.workspace.folder.parent))
+        again = command("plan", dataset.description, *_as_options(present.request), *workdir)
+        fix = "put the data set back as it was; or deal the folds anew, and train again with "
+        fix += f"--overwrite: {again} --overwrite-splits"
+        raise UserError(what, where=dataset.workspace.splits, fix=fix)
+
+
+def _what_changed(dataset: OpenDataset, present: Folds) -> str:
+    before = {case for split in present.splits for case in (*split.train, *split.val)}
+    added, gone = (
+        sorted(cases) for cases in (set(dataset.case_ids) - before, before - set(dataset.case_ids))
+    )
+    told = [f"new: {listing(added)}"] if added else []
+    told += [f"gone: {listing(gone)}"] if gone else []
+    return f"the cases changed ({'; '.join(told)})" if told else "the splits changed"
+
+
+def _as_options(request: SplitRequest) -> list[str]:
+    """Write how folds are wanted as a user types it."""
+    usual = SplitRequest()
+    given: list[object] = ["--group-by", request.group_by] if request.group_by is not None else []
+    given += ["--stratify", *request.stratify] if request.stratify else []
+    given += ["--table", request.table] if request.table is not None else []
+    given += ["--num-folds", request.num_folds] if request.num_folds != usual.num_folds else []
+    given += ["--split-seed", request.seed] if request.seed != usual.seed else []
+    return [str(word) for word in given]
+
+
+def open_folds(dataset: OpenDataset) -> Folds:
+    """Return the folds of a dataset; they are dealt where there are none, or for other cases.
+
+    Raises:
+        UserError: models were trained on folds of other cases.
+    """
+    present = _present(dataset)
+    check_cases(dataset, overwrite=False)
     folds = _wanted(dataset, None, present)
     if folds != present:
         _tell_changed(dataset, present)
@@ -226,15 +283,21 @@ def _tell_changed(dataset: OpenDataset, present: Folds | None) -> None:
 
 def _check_replaced(dataset: OpenDataset, present: Folds, *, overwrite: bool) -> None:
     """Refuse to replace folds that models were trained on."""
-    checkpoints = dataset.workspace.folder.glob("models/*/fold_*/*.pt")
-    folders = sorted({path.parent for path in checkpoints if path.parent.name != "fold_all"})
-    trained = listing([f"{folder.parent.name}/{folder.name}" for folder in folders])
+    folders = _trained_on_folds(dataset)
+    trained = listing(folders)
     if folders and not overwrite:
         what = f"models were trained on other folds ({_described(present)}): {trained}"
         fix = "leave the options out to keep these; or --overwrite-splits, and train again"
         raise UserError(what, where=dataset.workspace.splits, fix=fix)
     if folders:
         log.warning("trained on other folds than those dealt now: %s", trained)
+
+
+def _trained_on_folds(dataset: OpenDataset) -> list[str]:
+    """Name all folds that are trained or begun, ``MODEL/fold_N``; not those of all cases."""
+    checkpoints = dataset.workspace.folder.glob("models/*/fold_*/*.pt")
+    folders = sorted({path.parent for path in checkpoints if path.parent.name != "fold_all"})
+    return [f"{folder.parent.name}/{folder.name}" for folder in folders]
 
 
 def _described(folds: Folds) -> str:
