@@ -10,10 +10,13 @@ from segkit.config.recipe import (
     Compiling,
     Recipe,
     apply_settings,
+    as_setting,
     load_recipe,
     recipe_files,
     recipe_folder,
     recipe_name,
+    recipe_values,
+    whole_paths,
 )
 from segkit.config.sampling import SamplingConfig
 from segkit.config.schedule import ScheduleConfig
@@ -34,8 +37,11 @@ __all__ = [
     "SamplingConfig",
     "ScheduleConfig",
     "apply_settings",
+    "as_setting",
     "load_recipe",
     "recipe_files",
     "recipe_folder",
     "recipe_name",
+    "recipe_values",
+    "whole_paths",
 ]

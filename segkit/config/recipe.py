@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +130,25 @@ def apply_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     for setting in settings:
         _apply(content, setting)
     return from_mapping(Recipe, content, source="--set")
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """Return every number of a recipe under its dotted key, but for the name."""
+    content = to_mapping(recipe)
+    keys = [key for key in _dotted_keys(recipe) if key != "name"]
+    return {key: functools.reduce(operator.getitem, key.split("."), content) for key in keys}
+
+
+def as_setting(key: str, value: Any) -> str:
+    """Write ``key=value`` so that ``apply_settings`` reads the value back."""
+    plain = isinstance(value, str) and yaml.safe_load(value) == value
+    return f"{key}={value if plain else json.dumps(value, ensure_ascii=False)}"
+
+
+def whole_paths(names_or_files: str) -> str:
+    """Write the files of a recipe so that they are found from anywhere; names stay names."""
+    parts = [Path(part) for part in _parts(names_or_files)]
+    return "+".join(str(part.resolve() if part.is_file() else part) for part in parts)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from segkit.config import Recipe, load_recipe, recipe_folder, recipe_name
+from segkit.config import (
+    Recipe,
+    as_setting,
+    load_recipe,
+    recipe_folder,
+    recipe_name,
+    recipe_values,
+    whole_paths,
+)
 from segkit.errors import UserError
 from segkit.structs import from_mapping, to_mapping
 
@@ -205,3 +213,25 @@ def test_words_that_yaml_takes_for_booleans_are_words(word, tmp_path):
     path.write_text(f"compile: {word}\n")
     assert load_recipe(str(path)).compile == word
     assert load_recipe("default", [f"compile={word}"]).compile == word
+
+
+@pytest.mark.parametrize("path", sorted(recipe_folder().glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_values_of_a_recipe_as_settings_give_it_again(path):
+    recipe = load_recipe(path.stem)
+    settings = [as_setting(*item) for item in recipe_values(recipe).items()]
+    assert replace(load_recipe("default", settings), name=path.stem) == recipe
+
+
+def test_settings_are_written_as_they_are_read():
+    given = ["sampling.class_weights={a b: 2, 'on': 1e-5}", "augment.mirror=off", "momentum=0.9"]
+    recipe = load_recipe("default", given)
+    values = recipe_values(recipe)
+    assert values["sampling.class_weights"] == {"a b": 2.0, "on": 1e-5}
+    settings = [as_setting(*item) for item in values.items()]
+    assert load_recipe("default", settings) == recipe
+
+
+def test_files_of_a_recipe_are_named_by_whole_paths(tmp_path, monkeypatch):
+    (tmp_path / "my.yaml").write_text("epochs: 3")
+    monkeypatch.chdir(tmp_path)
+    assert whole_paths("quick+my.yaml") == f"quick+{tmp_path / 'my.yaml'}"
