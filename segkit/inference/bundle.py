@@ -12,7 +12,7 @@ from pathlib import Path
 from segkit.checkpoint import checkpoint_hash
 from segkit.errors import UserError, listing
 from segkit.files import atomic_folder, file_hash
-from segkit.inference.model import PREVIOUS_STAGE
+from segkit.inference.model import PREVIOUS_STAGE, train_anew
 from segkit.inference.model_copy import OF_THE_MODEL, link_model
 
 
@@ -42,8 +42,7 @@ def bundle_previous(
     if begun := {path.parent.name for path in learned} - set(replaced):
         what = f"{listing(sorted(begun))} of this cascade learned from another previous stage, "
         what += f"which was trained again since: {source}"
-        fix = "train these folds again too (delete the model folder), or under another recipe name"
-        raise UserError(what, where=model, fix=fix)
+        raise UserError(what, where=model, fix=train_anew(begun))
     for path in learned:
         path.unlink()
     with atomic_folder(target) as draft:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from segkit.checkpoint import load_checkpoint
 from segkit.dataset.description import DatasetDescription, load_description
 from segkit.dataset.label_files import LabelLayout
 from segkit.dataset.sides import class_swap, output_swap
-from segkit.errors import UserError
+from segkit.errors import UserError, listing
 from segkit.files import content_hash, read_artifact, write_artifact, write_json
 from segkit.inference.flips import SideSwap
 from segkit.networks.build import build_network
@@ -113,7 +113,7 @@ def save_model(
     plan: Plan,
     description: DatasetDescription,
     *,
-    replaced_fold: str | None = None,
+    replaced: Collection[str] = (),
     only_check: bool = False,
 ) -> None:
     """Write model.json, plan.json and dataset.json, or check them against what other folds wrote.
@@ -123,26 +123,38 @@ def save_model(
         settings: What prediction needs.
         plan: The plan the model is trained with.
         description: The dataset it is trained on.
-        replaced_fold: Name of a fold folder (``fold_0``) whose weights are about to be replaced.
+        replaced: Folds whose weights are about to be replaced. Where they do not fit what is
+            written, they are deleted.
         only_check: Write nothing.
 
     Raises:
         UserError: other folds in there have other settings, plan or dataset.
     """
     source = _source_hash(plan, settings.configuration, description)
-    others = any(path.parent.name != replaced_fold for path in folder.glob("fold_*/*.pt"))
-    if others and (folder / "model.json").exists():
-        if different := _differences(folder, settings, source):
-            what = f"this model folder holds folds trained with another {' and '.join(different)}"
-            fix = "delete the folder, or train under another recipe name (--recipe FILE)"
-            raise UserError(what, where=folder, fix=fix)
+    there = {path: path.parent.name for path in folder.glob("fold_*/*.pt")}
+    others = set(there.values()) - {f"fold_{fold}" for fold in replaced}
+    known = (folder / "model.json").exists()
+    different = _differences(folder, settings, source) if there and known else []
+    if others and different:
+        what = f"this model folder holds folds trained with another {' and '.join(different)}"
+        raise UserError(f"{what}: {listing(sorted(others))}", where=folder, fix=train_anew(others))
+    if only_check or (others and known):
         return
-    if only_check:
-        return
+    for path in there if different else ():
+        path.unlink()
     save_plan(folder / "plan.json", plan, made_from=source)
     write_json(folder / "dataset.json", description.content)
     write_artifact(
         folder / "model.json", to_mapping(settings), version=MODEL_VERSION, made_from=source
+    )
+
+
+def train_anew(folds: Collection[str]) -> str:
+    """Say how folds (``fold_0``) that do not fit any more are trained again."""
+    first = "delete fold_all first; " if "fold_all" in folds else ""
+    return (
+        f"{first}--folds all --overwrite trains them all anew; or train under another recipe name "
+        "(--recipe FILE), as a model beside this one"
     )
 
 
@@ -243,7 +255,7 @@ def load_networks(
     chosen = list(folds) if folds else trained_folds(model.folder, checkpoint)
     if not chosen:
         what = "no fold of this model is trained to the end"
-        fix = "finish training, or use --checkpoint best"
+        fix = _unfinished(model.folder)
         if checkpoint != "final":
             what = f"no such checkpoint: no fold of this model has {checkpoint}.pt"
             fix = "train a fold first, or use another of final, best and last"
@@ -252,6 +264,15 @@ def load_networks(
         _load_network(model, model.folder / f"fold_{fold}" / f"{checkpoint}.pt", device)
         for fold in chosen
     ]
+
+
+def _unfinished(folder: Path) -> str:
+    """Say what can be done about a model of which no fold is trained to the end."""
+    begun, best = (trained_folds(folder, name) for name in ("last", "best"))
+    if not begun and not best:
+        return "train a fold first"
+    finish = f"finish training (segkit train --fold {begun[0]} --resume)" if begun else ""
+    return ", or ".join(filter(None, [finish, "use --checkpoint best" if best else ""]))
 
 
 def _load_network(model: Model, path: Path, device: torch.device) -> nn.Module:

@@ -25,8 +25,9 @@ from segkit.runtime import log, resolve_device
 from segkit.training.record import hash_of_cases, read_record
 from segkit.training.task import TrainingTask
 from segkit.workflows.cascade import open_store, predictions, previous_stage
-from segkit.workflows.common import OpenDataset, Outcome, open_dataset
+from segkit.workflows.common import OpenDataset, Outcome, named_plan, open_dataset
 from segkit.workflows.evaluation import evaluate_cases, pairs_of
+from segkit.workflows.kept import same_as_others, tell_mixture
 from segkit.workflows.models import Loading, Work, load_models, model_of
 from segkit.workflows.postprocess import fit_and_save
 from segkit.workflows.splits import open_folds
@@ -78,13 +79,29 @@ def crossval(options: opt.Crossval) -> Outcome[Summary]:
     """Validate trained folds; see :class:`segkit.options.Crossval`."""
     dataset = open_dataset(options)
     folder = model_of(dataset.workspace, options.configuration, options.planner, options.recipe)
+    if not (folder / "model.json").is_file():
+        raise _untrained(dataset, folder, options)
     with allow_code(*options.allow_code):
         model = load_model(folder)
         folds = find_folds(dataset, model, options.folds, checkpoint=options.checkpoint)
+        tell_mixture(folder, [fold.fold for fold in folds])
         for fold in folds:
             predict_fold(dataset, fold, options.device)
     summary = score_folds(dataset, folds, jobs=options.jobs)
     return Outcome(text=describe_scores(folds, summary), result=summary)
+
+
+def _untrained(dataset: OpenDataset, folder: Path, options: opt.Crossval) -> UserError:
+    """Say that there is no such model, and how it is trained; or that it is not even planned."""
+    if (plan := dataset.workspace.plan(options.planner)).is_file():
+        named_plan(plan).configuration(options.configuration)
+    given = [options.configuration, "--folds", "all", "-w", str(options.workdir)]
+    given += ["--planner", options.planner] if options.planner != "default" else []
+    given += ["--recipe", options.recipe] if options.recipe is not None else []
+    what = f"{options.configuration} is not trained yet"
+    if others := sorted(path.parent.name for path in folder.parent.glob("*/model.json")):
+        what += f"; models there: {listing(others)}"
+    return UserError(what, where=folder, fix=command("train", dataset.description, *given))
 
 
 def find_folds(
@@ -134,13 +151,16 @@ def _open_fold(dataset: OpenDataset, model: Model, fold: str, checkpoint: str) -
 
 
 def how_to_train(dataset: OpenDataset, model: Model, fold: str, *more: str) -> str:
-    """Write the command that trains a fold of a model."""
+    """Write the command that trains a fold of a model, as its other folds were trained."""
     settings = model.settings
-    given = [settings.configuration, "--fold", fold]
+    given = [settings.configuration, "--fold", fold, *more]
     given += ["--planner", model.plan.name] if model.plan.name != "default" else []
-    given += ["--recipe", settings.recipe] if settings.recipe != "default" else []
-    workdir = dataset.workspace.folder.parent
-    return command("train", dataset.description, *given, "-w", str(workdir), *more)
+    given += ["-w", str(dataset.workspace.folder.parent)]
+    there = sorted(path.parent.name for path in model.folder.glob("fold_*/*.pt"))
+    folds = dict.fromkeys(name.removeprefix("fold_") for name in there)
+    others = sorted(folds, key=lambda other: other == fold)
+    same = same_as_others(model.folder, settings.recipe, others)
+    return command("train", dataset.description, *given, *same)
 
 
 def described(dataset: OpenDataset, model: Model) -> DatasetDescription:

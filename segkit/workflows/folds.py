@@ -121,6 +121,8 @@ def _wait(runs: Runs, threads: Sequence[threading.Thread]) -> None:
                     process.terminate()
             log.warning("stopping all folds; once more stops at once")
     if runs.stopped:
+        without = " without --overwrite" if runs.command.overwrite else ""
+        log.warning("interrupted; the same command%s goes on", without)
         raise KeyboardInterrupt
 
 

@@ -34,14 +34,16 @@ from segkit.workflows.crossval import (
 )
 from segkit.workflows.evaluation import evaluate
 from segkit.workflows.folds import EVERY, OF_ALL_CASES, chosen_folds, train_folds
+from segkit.workflows.kept import check_kept, tell_mixture
 from segkit.workflows.plans import kept_plan
 from segkit.workflows.prediction import predict
 from segkit.workflows.prepare import plan, plan_and_split, preprocess
 from segkit.workflows.selection import find_best
-from segkit.workflows.splits import open_split, settle_folds
+from segkit.workflows.splits import check_cases, open_split, settle_folds
 from segkit.workflows.training import (
     continued_task,
     fold_number,
+    make_room,
     make_task,
     model_folder,
     open_splits,
@@ -75,6 +77,8 @@ def run(options: opt.Run) -> Outcome[CrossValidation]:
             _check_both_stages(dataset, made, chosen, (before, name))
     for fold in sorted(set().union(*stages.values())):
         open_split(dataset, fold_number(fold), allow_leaks=options.allow_leaks)
+    for name, folds in stages.items():
+        _check_kept(dataset, made, options, name, folds)
     only = opt.Preprocess(**common, planner=options.planner, configurations=tuple(stages))
     log.info("%s", preprocess(only).text)
     done = {}
@@ -82,6 +86,10 @@ def run(options: opt.Run) -> Outcome[CrossValidation]:
         done[name] = _train_and_judge(dataset, made, options, name, folds)
         if len(configurations) > 1 or name not in configurations:
             log.info("%s", done[name].text)
+        judged = done[name].result
+        # Those that are compared in the end are told of then.
+        if judged is not None and (len(configurations) == 1 or name not in configurations):
+            tell_mixture(judged.model, folds)
     last = configurations[-1]
     if len(configurations) == 1 or stages[last] == OF_ALL_CASES:
         return done[last]
@@ -139,6 +147,15 @@ def _check_both_stages(
         raise UsageError(what, where="--overwrite", fix=fix)
 
 
+def _check_kept(
+    dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str, folds: tuple[str, ...]
+) -> None:
+    """Refuse folds that are there and would be kept, but are not what is asked for."""
+    if not options.overwrite:
+        tasks = [make_task(dataset, made, options, configuration, fold) for fold in folds]
+        check_kept(model_folder(dataset, tasks[0]), tasks, options)
+
+
 def _train_and_judge(
     dataset: OpenDataset, made: Plan, options: opt.Run, configuration: str, folds: tuple[str, ...]
 ) -> Outcome[CrossValidation]:
@@ -148,6 +165,8 @@ def _train_and_judge(
     if options.devices:
         same = {name: getattr(options, name) for name in opt.TrainingChoice.__dataclass_fields__}
         several = opt.Train(**same, configuration=configuration, devices=options.devices)
+        if options.overwrite:
+            make_room(dataset, tasks[0], options, folds)
         train_folds(several, folds, model)
     for task in tasks:
         if not options.devices:
@@ -183,6 +202,7 @@ def _comparison(
 def _planned(options: opt.Run) -> Plan:
     """The plan that is there, with its settings and edits; else a new one."""
     dataset = open_dataset(options)
+    check_cases(dataset, overwrite=options.overwrite_splits)
     kept = kept_plan(dataset, options)
     if kept is not None:
         settle_folds(dataset, options)
@@ -210,12 +230,14 @@ def _train_fold(dataset: OpenDataset, task: TrainingTask, options: opt.Run) -> N
     if resume:
         task = continued_task(dataset, task, options)
     replaced = options.folds if options.overwrite else ()
+    again = "the same command goes on" + " without --overwrite" * options.overwrite
     task = with_previous_stage(dataset, task, options, replaced=replaced)
     count = len(task.split.train)
     log.info("%s fold %s: training on %d cases", task.configuration, task.fold, count)
     # A time budget is for the fold alone.
     now = replace(options, started=time.monotonic())
-    log.info("%s", train_task(dataset, task, now, resume=resume))
+    done = train_task(dataset, task, now, resume=resume, replaced=replaced, again=again)
+    log.info("%s", done)
 
 
 def demo(options: opt.Demo) -> Outcome:

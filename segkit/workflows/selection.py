@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segkit import options as opt
 from segkit.checkpoint import checkpoint_hash
-from segkit.errors import UserError, listing
+from segkit.errors import UserError, listing, nearest
 from segkit.evaluation.fitting import explain_trials
 from segkit.evaluation.postprocessing import RULES_FILE
 from segkit.evaluation.summary import Summary
@@ -36,6 +36,7 @@ from segkit.workflows.crossval import (
     score_folds,
 )
 from segkit.workflows.evaluation import evaluate_cases
+from segkit.workflows.kept import tell_mixture
 from segkit.workflows.splits import open_folds
 
 BEST_FILE, BEST_VERSION = "find_best.json", 1
@@ -101,7 +102,9 @@ def _find_models(dataset: OpenDataset, options: opt.FindBest) -> list[tuple[Trai
     """
     folds = options.folds or tuple(str(i) for i in range(len(open_folds(dataset).splits)))
     found = []
-    for folder in sorted((dataset.workspace.folder / "models").glob("*/model.json")):
+    folders = sorted((dataset.workspace.folder / "models").glob("*/model.json"))
+    _check_names([folder.parent for folder in folders], options)
+    for folder in folders:
         try:
             trained = _find_all_folds(dataset, folder.parent, folds, options)
         except UserError as error:
@@ -113,6 +116,32 @@ def _find_models(dataset: OpenDataset, options: opt.FindBest) -> list[tuple[Trai
         what = f"no model has all of the folds {', '.join(folds)} trained"
         raise UserError(what, where=dataset.workspace.folder / "models", fix=fix)
     return found
+
+
+def _check_names(folders: Sequence[Path], options: opt.FindBest) -> None:
+    """Refuse configurations, plans and recipes that no model has.
+
+    Raises:
+        UserError: naming the nearest that one has.
+    """
+    models = [model for folder in folders if (model := _readable(folder)) is not None]
+    kinds = {
+        "-c": (options.configurations, [model.settings.configuration for model in models]),
+        "--planners": (options.planners, [model.plan.name for model in models]),
+        "--recipes": (options.recipes, [model.settings.recipe for model in models]),
+    }
+    for flag, (asked, known) in kinds.items():
+        if models and (unknown := [name for name in asked if name not in known]):
+            what = f"no trained model has {listing([repr(name) for name in unknown])}"
+            raise UserError(what, where=flag, fix=nearest(unknown[0], set(known)))
+
+
+def _readable(folder: Path) -> Model | None:
+    """Read a model folder; None where it cannot be, which is told later."""
+    try:
+        return load_model(folder)
+    except UserError:
+        return None
 
 
 def _find_all_folds(
@@ -131,6 +160,7 @@ def _find_all_folds(
         way = how_to_train(dataset, model, missing[0])
         log.warning(text, model.folder.name, listing(missing), way)
         return ()
+    tell_mixture(folder, folds)
     return tuple(find_folds(dataset, model, folds))
 
 

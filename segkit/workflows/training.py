@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from segkit import options as opt
-from segkit.config import CascadeConfig, apply_settings, load_recipe
+from segkit.config import CascadeConfig, apply_settings, load_recipe, whole_paths
+from segkit.dataset.description import command
 from segkit.dataset.label_files import LabelLayout, label_layout
 from segkit.dataset.splits import Split
 from segkit.errors import UsageError
@@ -34,7 +35,7 @@ from segkit.workflows.cascade import (
     predictions,
     previous_stage,
 )
-from segkit.workflows.common import OpenDataset, Outcome, open_planned
+from segkit.workflows.common import OpenDataset, Outcome, open_planned, same_training
 from segkit.workflows.crossval import (
     describe_scores,
     find_folds,
@@ -44,6 +45,7 @@ from segkit.workflows.crossval import (
     score_folds,
 )
 from segkit.workflows.folds import chosen_folds, train_folds
+from segkit.workflows.kept import check_kept, tell_mixture
 from segkit.workflows.pretrained import read_pretrained
 from segkit.workflows.splits import open_folds, open_split
 
@@ -66,7 +68,8 @@ def train(options: opt.Train) -> Outcome[Path]:
     if plan.previous_stage(task.configuration) is None and task.recipe.cascade != CascadeConfig():
         text = "cascade.* of the recipe has no effect: %s has no previous stage"
         log.warning(text, task.configuration)
-    text = train_task(dataset, task, options, resume=options.resume)
+    replaced = folds if options.overwrite and not options.resume else ()
+    text = train_task(dataset, task, options, resume=options.resume, replaced=replaced)
     folder = model_folder(dataset, task) / f"fold_{task.fold}"
     if not task.recipe.final_validation:
         return Outcome(text=text, result=folder)
@@ -85,10 +88,16 @@ def _train_several(
     folder = model_folder(dataset, task)
     text = "training folds %s of %s; one model of all cases is trained by --fold all"
     log.info(text, ", ".join(folds), folder.name)
+    tasks = [make_task(dataset, plan, options, options.configuration, fold) for fold in folds]
+    if options.overwrite:
+        make_room(dataset, task, options, folds)
+    elif not options.resume:
+        check_kept(folder, tasks, options)
     train_folds(options, folds, folder)
     done = f"trained folds {', '.join(folds)}: {folder}"
     with own_code(task):
         trained = find_folds(dataset, load_model(folder), folds)
+    tell_mixture(folder, folds)
     if not all(is_predicted(fold) for fold in trained):
         return Outcome(text=f"{done}\nsegkit crossval validates them", result=folder)
     summary = score_folds(dataset, trained, jobs=options.jobs)
@@ -151,10 +160,37 @@ def model_folder(dataset: OpenDataset, task: TrainingTask) -> Path:
     return dataset.workspace.model(task.plan.name, task.configuration, task.recipe.name)
 
 
+def _how_to_resume(dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice) -> str:
+    """Write the command that goes on with a fold that is interrupted."""
+    given = [task.configuration, "--fold", str(task.fold), *same_training(options)]
+    before = options.previous_model
+    more = ["--previous-model", str(before)] if before is not None else []
+    more += ["--allow-leaks"] if options.allow_leaks else []
+    return command("train", dataset.description, *given, *more, "--resume")
+
+
 def train_task(
-    dataset: OpenDataset, task: TrainingTask, options: opt.TrainingChoice, *, resume: bool
+    dataset: OpenDataset,
+    task: TrainingTask,
+    options: opt.TrainingChoice,
+    *,
+    resume: bool,
+    replaced: Collection[str],
+    again: str | None = None,
 ) -> str:
-    """Train one fold into its model folder; returns one line on how it went."""
+    """Train one fold into its model folder.
+
+    Args:
+        dataset: The data set.
+        task: To train the fold.
+        options: Of the command.
+        resume: Go on where it was interrupted.
+        replaced: Folds that are trained anew by this command, this one among them.
+        again: How to go on after an interruption; None: with the command for this fold.
+
+    Returns:
+        One line on how it went.
+    """
     device = resolve_device(options.device)
     store = open_store(dataset, task)
     folder = model_folder(dataset, task)
@@ -162,13 +198,17 @@ def train_task(
     if options.pretrained is not None and not resume:
         name = dataset.description.name
         begin_with = read_pretrained(options.pretrained, str(task.fold), name)
-    save = partial(_save_model, folder, dataset, task, replacing=options.overwrite)
+    save = partial(_save_model, folder, dataset, task, replaced=replaced)
+    resume_command = _how_to_resume(dataset, task, options)
     run = RunSettings(
         device=device,
         started=time.monotonic() if options.started is None else options.started,
         budget_seconds=options.time_budget,
         resume=resume,
         overwrite=options.overwrite,
+        recipe=whole_paths(options.recipe),
+        resume_command=resume_command,
+        go_on=again or f"go on with: {resume_command}",
         pretrained=begin_with,
         announce=save,
     )
@@ -178,7 +218,6 @@ def train_task(
     # Only runs without a time budget can be repeated bit for bit.
     prepare_torch(share=options.time_budget is not None)
     if task.previous is None:
-        replaced = (str(task.fold),) if options.overwrite else ()
         task = with_previous_stage(dataset, task, options, replaced=replaced)
     state = train_fold(task, store, fold_folder, run, draw=draw_progress)
     return f"trained {state.epoch} epochs ({state.iteration} steps): {fold_folder / 'final.pt'}"
@@ -209,9 +248,33 @@ def with_previous_stage(
         return task
     source = find_source(before, dataset, task, options)
     # Refuses other folds that do not fit, before anything changes.
-    _save_model(folder, dataset, task, replacing=options.overwrite, only_check=True)
+    _save_model(folder, dataset, task, replaced=replaced, only_check=True)
     carry(before, source, replaced=replaced)
     return replace(task, previous=_predictions(before, dataset, task, options).labels)
+
+
+def make_room(
+    dataset: OpenDataset, task: TrainingTask, options: opt.Train | opt.Run, folds: Collection[str]
+) -> None:
+    """Let folds be trained anew together although what they are made from has changed.
+
+    Each of them alone would be refused, for the others no longer fit it: those that do not are
+    deleted.
+
+    Raises:
+        UserError: what any of them would be refused for as well.
+    """
+    folder = model_folder(dataset, task)
+    if not any(folder.glob("fold_*/*.pt")):
+        return
+    for device in options.devices or (options.device,):
+        resolve_device(device)
+    open_store(dataset, task)
+    before = previous_stage(task, folder, open_splits(dataset))
+    source = None if before is None else find_source(before, dataset, task, options)
+    _save_model(folder, dataset, task, replaced=folds)
+    if before is not None and source is not None:
+        carry(before, source, replaced=folds)
 
 
 def _predictions(
@@ -246,7 +309,7 @@ def _save_model(
     dataset: OpenDataset,
     task: TrainingTask,
     *,
-    replacing: bool,
+    replaced: Collection[str],
     only_check: bool = False,
 ) -> None:
     settings = ModelSettings(
@@ -259,13 +322,12 @@ def _save_model(
         label_layout=_label_layout(dataset),
         network=task.network,
     )
-    replaced = f"fold_{task.fold}" if replacing else None
     save_model(
         folder,
         settings,
         task.plan,
         dataset.description,
-        replaced_fold=replaced,
+        replaced=replaced,
         only_check=only_check,
     )
 

@@ -86,13 +86,13 @@ def test_other_folds_must_agree(folder, description):
     save_model(folder, other, PLAN, description)
     with pytest.raises(UserError) as caught:
         save_model(folder, SETTINGS, PLAN, description)
-    assert "with another patch size ([16, 16], now [8, 8])\n" in str(caught.value)
-    save_model(folder, SETTINGS, PLAN, description, replaced_fold="fold_0")
+    assert "with another patch size ([16, 16], now [8, 8]): fold_0\n" in str(caught.value)
+    save_model(folder, SETTINGS, PLAN, description, replaced=["0"])
     add_fold(folder, "1")
     with pytest.raises(UserError) as caught:
         save_model(folder, replace(SETTINGS, label_layout="folder"), OTHER_PLAN, description)
     different = "plan or dataset.json and label layout (integers, now folder)"
-    assert f"with another {different}\n" in str(caught.value)
+    assert f"with another {different}: fold_1\n" in str(caught.value)
 
 
 def test_what_is_added_to_the_plan_leaves_a_model_as_it_is(folder, description):
@@ -182,7 +182,7 @@ def test_folds_with_other_networks_are_not_mixed(folder, description):
     other = replace(SETTINGS, network=replace(NETWORK, norm="batch"))
     with pytest.raises(UserError) as caught:
         save_model(folder, other, PLAN, description)
-    assert "with another network norm (instance, now batch)\n" in str(caught.value)
+    assert "with another network norm (instance, now batch): fold_0\n" in str(caught.value)
 
 
 def test_a_class_is_neither_run_unasked_nor_without_being_installed(tmp_path, description):
