@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from segkit.errors import UserError
 
@@ -211,25 +211,30 @@ def idle_time(
     return sum(ticks[1] + ticks[3] + ticks[4] for ticks in spent), sum(map(sum, spent))
 
 
-def prepare_torch(*, share: bool = True) -> None:
+def prepare_torch(others: Literal["yield", "tell", "ignore"] = "yield") -> None:
     """Set torch up for this machine: threads as CPUs allow, kept memory, fast convolutions.
 
     Threads that have to share their CPUs with other programs wait for one another at every
     operation: on 2 CPUs beside one busy program, 1 thread trains ten times as fast as 2.
 
     Args:
-        share: Use as many threads as there are idle CPUs, which is told. Else all, and what would
-            be faster is told: the number of threads decides the last bits of sums.
+        others: What to do about other programs that keep CPUs busy now. ``yield`` uses as many
+            threads as there are idle CPUs, which is told. ``tell`` uses all, and tells what would
+            be faster: the number of threads decides the last bits of sums. ``ignore`` does not
+            look.
     """
     import torch
 
     _keep_large_blocks()
     now = torch.get_num_threads()
     most = _REDUCED.get(now, min(now, cpu_count()))
-    threads = max(1, min(most, round(idle_cpus()))) if most > 1 else 1
-    if threads < most and share:
-        text = "other programs keep %d of %d CPUs busy: using %d"
-        log.info(text, most - threads, most, threads)
+    threads = most
+    if most > 1 and others != "ignore":
+        threads = max(1, min(most, round(idle_cpus())))
+    if threads < most and others == "yield":
+        if threads != now:
+            text = "other programs keep %d of %d CPUs busy: using %d"
+            log.info(text, most - threads, most, threads)
     elif threads < most:
         text = "other programs keep %d of %d CPUs busy; OMP_NUM_THREADS=%d may be much faster"
         log.warning(text, most - threads, most, threads)

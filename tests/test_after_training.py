@@ -228,6 +228,8 @@ def test_a_dataset_alone_names_what_find_best_chose(raw, work, tmp_path, capsys)
     assert "-d DATASET needs a configuration" in told
     assert "let segkit find_best choose" in told
     find_best(capsys, raw, work, "--no-ensembles")
+    told = segkit(capsys, *given, tmp_path / "out", "--recipe", "mine", code=2).err
+    assert "needs a configuration" in told
     told = segkit(capsys, *given, tmp_path / "out").err
     assert "using what find_best chose" in told
     assert "model default_2d_debug: folds 0, 1" in told

@@ -179,13 +179,47 @@ def stopped(monkeypatch, capsys, command):
     return next(line for line in told.splitlines() if "interrupted after" in line)
 
 
+def test_weights_of_another_model_to_begin_with_are_another_model(raw, work, capsys):
+    first, second = work / "first", work / "second"
+    for copy in (first, second):
+        shutil.copytree(model(work), copy)
+    begin = train(work, raw, "--folds", 0, 1, "--overwrite", "--pretrained", first)
+    segkit(capsys, *begin)
+    before = weights(work)
+    told = segkit(capsys, *run(work, raw, "--pretrained", second), code=1).err
+    assert f"folds 0, 1: --pretrained {first}" in told
+    assert "keeps them" not in told
+    # A fold or a checkpoint of the model stands for it.
+    same = ("--pretrained", first / "fold_0" / "final.pt")
+    assert segkit(capsys, *run(work, raw, *same)).err.count("trained already; kept") == 2
+    assert weights(work) == before
+    shutil.rmtree(model(work) / "fold_1")
+    segkit(capsys, *train(work, raw, "--fold", 1))
+    told = segkit(capsys, "crossval", raw, "2d", "-w", work, "--recipe", "debug").err
+    assert f"--pretrained {first} in fold 0, none in fold 1" in told
+    assert "cascade" not in told
+
+
+def test_what_goes_on_is_not_replaced(raw, work, capsys):
+    told = segkit(capsys, *train(work, raw, "--fold", 0, "--resume", "--overwrite"), code=2).err
+    assert "--resume goes on, --overwrite begins anew" in told
+
+
+def test_a_model_of_an_earlier_version_is_replaced_where_all_of_it_is(raw, work, capsys):
+    file = model(work) / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": 1}))
+    segkit(capsys, *train(work, raw, "--fold", 0, "--overwrite"), code=1)
+    segkit(capsys, *train(work, raw, "--folds", "all", "--overwrite"))
+    assert strict(file)["format_version"] > 1
+
+
 def test_how_to_go_on_is_right_for_each_command(raw, work, capsys, monkeypatch):
     told = stopped(monkeypatch, capsys, train(work, raw, "--fold", 0, "--overwrite"))
     typed = shlex.split(told.split("go on with: ")[1])
     assert "--overwrite" not in typed
     segkit(capsys, *typed[1:], "--device", "cpu")
     told = stopped(monkeypatch, capsys, run(work, raw, "--overwrite"))
-    assert told.endswith("the same command goes on without --overwrite")
+    assert "the same command without --overwrite goes on; it keeps folds that were" in told
     assert stopped(monkeypatch, capsys, run(work, raw)).endswith("the same command goes on")
     segkit(capsys, *run(work, raw))
 
@@ -241,7 +275,7 @@ def test_all_folds_are_trained_anew_by_one_command(raw, work, capsys):
     alone = train(work, raw, "--fold", 0, "--overwrite", settings=smaller)
     told = segkit(capsys, *alone, code=1).err
     assert "now [8, 16]): fold_1" in told
-    assert "--folds all --overwrite trains them all anew" in told
+    assert "--folds all --overwrite trains all of today's folds anew" in told
     segkit(capsys, *train(work, raw, "--folds", "all", "--overwrite", settings=smaller))
     assert weights(work).keys() == before.keys()
     assert not set(weights(work).values()) & set(before.values())

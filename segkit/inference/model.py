@@ -134,7 +134,9 @@ def save_model(
     there = {path: path.parent.name for path in folder.glob("fold_*/*.pt")}
     others = set(there.values()) - {f"fold_{fold}" for fold in replaced}
     known = (folder / "model.json").exists()
-    different = _differences(folder, settings, source) if there and known else []
+    different: Sequence[str] = ()
+    if there and known:
+        different = _differences(folder, settings, source, readable=bool(others))
     if others and different:
         what = f"this model folder holds folds trained with another {' and '.join(different)}"
         raise UserError(f"{what}: {listing(sorted(others))}", where=folder, fix=train_anew(others))
@@ -151,9 +153,9 @@ def save_model(
 
 def train_anew(folds: Collection[str]) -> str:
     """Say how folds (``fold_0``) that do not fit any more are trained again."""
-    first = "delete fold_all first; " if "fold_all" in folds else ""
     return (
-        f"{first}--folds all --overwrite trains them all anew; or train under another recipe name "
+        "--folds all --overwrite trains all of today's folds anew (others must be deleted first; "
+        f"there are {listing(sorted(folds))}); or train under another recipe name "
         "(--recipe FILE), as a model beside this one"
     )
 
@@ -208,9 +210,20 @@ def _read_settings(folder: Path) -> tuple[str, ModelSettings]:
     return made_from, read_struct(ModelSettings, path, version=MODEL_VERSION)
 
 
-def _differences(folder: Path, settings: ModelSettings, source: str) -> list[str]:
-    """Name what a model folder was begun with and what now is otherwise."""
-    made_from, present = _read_settings(folder)
+def _differences(
+    folder: Path, settings: ModelSettings, source: str, *, readable: bool
+) -> list[str]:
+    """Name what a model folder was begun with and what now is otherwise.
+
+    Raises:
+        UserError: it is damaged or of another version, and must be ``readable``.
+    """
+    try:
+        made_from, present = _read_settings(folder)
+    except UserError:
+        if readable:
+            raise
+        return ["version of model.json"]
     before, now = _flat(to_mapping(present)), _flat(to_mapping(settings))
     found = [
         f"{key.replace('_', ' ')} ({before.get(key)}, now {now.get(key)})"

@@ -80,6 +80,9 @@ def _check(archive: Path, members: Sequence[zipfile.ZipInfo], limits: Limits) ->
         what = f"the zip file would grow {total / packed:.0f} times, to {total} bytes"
     elif found := list(_faults(members)):
         what = f"the zip file was not unpacked: {listing(found)}"
+    elif others := [each.filename for each in members if each.compress_type not in _PACKED]:
+        what = f"neither stored nor deflated, as zip files usually are: {listing(others)}"
+        raise UserError(what, where=archive, fix="unpack it, or pack it again as an ordinary zip")
     else:
         return
     raise UserError(what, where=archive, fix=_UNTRUSTED)
@@ -113,8 +116,6 @@ def _fault(member: zipfile.ZipInfo) -> str | None:
         return "is a link"
     if kind not in (0, stat.S_IFREG):
         return "is no ordinary file"
-    if member.compress_type not in _PACKED:
-        return "is packed in another way than zip files usually are: neither stored nor deflated"
     return "is encrypted" if member.flag_bits & 1 else None
 
 

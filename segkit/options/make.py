@@ -23,7 +23,7 @@ OF_TERMINALS = ("verbose", "quiet", "json", "started")
 def make_options(
     command: type[Options], given: Mapping[str, Any], *, started: float | None = None
 ) -> Options:
-    """Check and convert the options of a command; the only reader of the environment.
+    """Check and convert the options of a command; the only reader of its variables.
 
     Args:
         command: Their class.

@@ -38,9 +38,11 @@ def trained_by_one(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
-        if made and {other.name for other in folder.iterdir()} <= {LOCK_FILE}:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
+        # While it is still held, that nobody takes a lock that is about to go (but for Windows,
+        # which lets no open file go).
+        with contextlib.suppress(OSError):
+            if made and {other.name for other in folder.iterdir()} <= {LOCK_FILE}:
+                path.unlink(missing_ok=True)
                 for parent in made:
                     parent.rmdir()
+        lock.release()

@@ -27,7 +27,6 @@ from segkit.training.hooks import (
     throttled,
     weights_content,
 )
-from segkit.training.lock import trained_by_one
 from segkit.training.loop import TrainingRun, train
 from segkit.training.pace import FEW_STEPS
 from segkit.training.parts import TrainingParts
@@ -89,19 +88,7 @@ def train_fold(
         UserError: the folder holds a trained fold, or nothing to resume from; pretrained weights
             that do not fit at all; the loss diverged.
     """
-    with trained_by_one(folder):
-        check_folder(folder, run)
-        return _train_alone(task, source, folder, run, draw=draw)
-
-
-def _train_alone(
-    task: TrainingTask,
-    source: PatchSource,
-    folder: Path,
-    run: RunSettings,
-    *,
-    draw: Callable[[Path], None],
-) -> TrainingState:
+    check_folder(folder, run)
     begun = continued_record(folder, task.recipe, run.budget_seconds) if run.resume else None
     budget = run.budget_seconds if begun is None else begun.budget_seconds
     with deterministic_algorithms(task.recipe.deterministic, budget_seconds=budget):

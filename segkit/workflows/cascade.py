@@ -24,7 +24,7 @@ from segkit.preprocessing.dataset import open_fresh
 from segkit.preprocessing.pipeline import CaseRecord
 from segkit.preprocessing.stage_store import StageStore
 from segkit.preprocessing.store import PreprocessedStore
-from segkit.runtime import log, resolve_device
+from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.training.task import TrainingTask
 from segkit.workflows.common import OpenDataset, same_training
 from segkit.workflows.models import Loading, load_models
@@ -215,6 +215,7 @@ def predictions(
         loading = Loading(
             device=resolve_device(device), folds=(fold,), precision=task.recipe.precision
         )
+        prepare_torch()
         work = load_models({before.carried: 1.0}, loading).with_settings(0.5, mirror=True)
         assert isinstance(work, CasePredictor)
         predict_for_next(work, stale, store.record, found.save)

@@ -21,7 +21,7 @@ from segkit.inference.model import Model, load_model, trained_folds
 from segkit.inference.partners import check_traits, label_meanings
 from segkit.networks.own import allow_code
 from segkit.planning.plan import planned_description
-from segkit.runtime import log, resolve_device
+from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.training.record import hash_of_cases, read_record
 from segkit.training.task import TrainingTask
 from segkit.workflows.cascade import open_store, predictions, previous_stage
@@ -187,6 +187,7 @@ def load_fold(dataset: OpenDataset, fold: TrainedFold, device: str) -> Work:
         postprocess=False,
         previous_stage=found,
     )
+    prepare_torch()
     return load_models({fold.model.folder: 1.0}, loading).with_settings(0.5, mirror=True)
 
 

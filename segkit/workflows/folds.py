@@ -106,6 +106,16 @@ def train_folds(options: opt.Train, folds: Sequence[str], model: Path) -> None:
         raise UserError(what, where=model, fix=fix)
 
 
+def same_command_again(*, overwrite: bool) -> str:
+    """Say how several folds go on after an interruption."""
+    if not overwrite:
+        return "the same command goes on"
+    return (
+        "the same command without --overwrite goes on; it keeps folds that were trained before, "
+        "which --folds N ... --overwrite trains anew"
+    )
+
+
 def _wait(runs: Runs, threads: Sequence[threading.Thread]) -> None:
     """Wait for all folds; the first interruption is handed on, the second ends them at once."""
     while any(thread.is_alive() for thread in threads):
@@ -121,8 +131,7 @@ def _wait(runs: Runs, threads: Sequence[threading.Thread]) -> None:
                     process.terminate()
             log.warning("stopping all folds; once more stops at once")
     if runs.stopped:
-        without = " without --overwrite" if runs.command.overwrite else ""
-        log.warning("interrupted; the same command%s goes on", without)
+        log.warning("interrupted; %s", same_command_again(overwrite=runs.command.overwrite))
         raise KeyboardInterrupt
 
 

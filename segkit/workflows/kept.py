@@ -12,6 +12,7 @@ from typing import Any
 from segkit import options as opt
 from segkit.config import apply_settings, as_setting, load_recipe, recipe_values
 from segkit.errors import UserError, listing
+from segkit.inference.model import PREVIOUS_STAGE
 from segkit.runtime import log
 from segkit.training.record import RunRecord, hash_of_cases, read_record
 from segkit.training.task import TrainingTask
@@ -53,10 +54,11 @@ def check_kept(model: Path, tasks: Sequence[TrainingTask], options: opt.Training
             fix = "--overwrite trains it anew"
             raise UserError(what, where=model / f"fold_{fold}", fix=fix)
         asked, begun = recipe_values(task.recipe), _as_it_ends(model, fold, record, options)
-        keys = [key for key in _differing([asked, begun]) if _matters(key, task)]
+        cascade = task.plan.previous_stage(task.configuration) is not None
+        keys = [key for key in _differing([asked, begun]) if _matters(key, cascade=cascade)]
         told = [f"{as_setting(key, begun[key])} (now {_shown(asked[key])})" for key in keys]
-        if (record.pretrained is None) != (options.pretrained is None):
-            told.append(f"{'without' if record.pretrained is None else 'with'} {PRETRAINED}")
+        if (before := _pretrained(record)) != _named(options.pretrained):
+            told.append(f"without {PRETRAINED}" if before is None else f"{PRETRAINED} {before}")
         if told:
             found.setdefault(", ".join(told), []).append(fold)
             begun_with |= {key: begun[key] for key in keys}
@@ -73,10 +75,24 @@ def _not_as_asked(
     if begun_with:
         settings = shlex.join([as_setting(key, value) for key, value in begun_with.items()])
         # Of folds that differ among themselves no command keeps all.
-        fix += f"--set {settings} keeps them; " if len(found) == 1 else ""
+        only_values = len(found) == 1 and PRETRAINED not in next(iter(found))
+        fix += f"--set {settings} keeps them; " if only_values else ""
         fix += "values in a recipe file of your own (--recipe mine.yaml, or default+mine.yaml) "
         return UserError(what, where=model, fix=f"{fix}make a model beside this one")
     return UserError(what, where=model, fix=f"{fix}or train under another recipe name")
+
+
+def _pretrained(record: RunRecord) -> str | None:
+    return None if record.pretrained is None else _named(Path(record.pretrained.path))
+
+
+def _named(model: Path | None) -> str | None:
+    """Return the model folder of weights to begin with, of which a fold or checkpoint is given."""
+    if model is None:
+        return None
+    path = model.resolve()
+    path = path.parent if path.suffix == ".pt" else path
+    return str(path.parent if path.name.startswith("fold_") else path)
 
 
 def _as_it_ends(
@@ -92,10 +108,9 @@ def _as_it_ends(
     return recipe_values(recipe)
 
 
-def _matters(key: str, task: TrainingTask) -> bool:
-    without_effect = key.startswith("cascade.")
-    without_effect &= task.plan.previous_stage(task.configuration) is None
-    return not without_effect and key not in _NO_OTHER_MODEL
+def _matters(key: str, *, cascade: bool) -> bool:
+    """Whether another value makes another model; of ``cascade.*`` only where it is one."""
+    return key not in _NO_OTHER_MODEL and (cascade or not key.startswith("cascade."))
 
 
 def _differing(several: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -106,19 +121,20 @@ def tell_mixture(model: Path, folds: Sequence[str]) -> None:
     """Warn where folds that are judged or averaged as one model were not trained alike."""
     records = {fold: recorded(model, fold) for fold in folds}
     known = {fold: record for fold, record in records.items() if record is not None}
-    values = {fold: _values_that_matter(record) for fold, record in known.items()}
+    cascade = (model / PREVIOUS_STAGE).is_dir()
+    values = {fold: _values_that_matter(record, cascade=cascade) for fold, record in known.items()}
     if not values or not (keys := _differing([*values.values()])):
         return
     text = "%s: its folds were not trained alike, but count as one model: %s"
     log.warning(text, model.name, "; ".join(_variants(key, values) for key in keys))
 
 
-def _values_that_matter(record: RunRecord) -> dict[str, Any]:
+def _values_that_matter(record: RunRecord, *, cascade: bool) -> dict[str, Any]:
     values = recipe_values(record.requested)
-    kept = {key: value for key, value in values.items() if key not in _NO_OTHER_MODEL}
+    kept = {key: value for key, value in values.items() if _matters(key, cascade=cascade)}
     budget = record.budget_seconds
     kept["--time-budget"] = "none" if budget is None else f"{budget:g}s"
-    return {**kept, PRETRAINED: "no" if record.pretrained is None else "yes"}
+    return {**kept, PRETRAINED: _pretrained(record) or "none"}
 
 
 def _variants(key: str, values: Mapping[str, Mapping[str, Any]]) -> str:

@@ -29,7 +29,7 @@ from segkit.inference.previous import (
     with_class_channels,
 )
 from segkit.precision import PrecisionName, choose_precision
-from segkit.runtime import log, prepare_torch
+from segkit.runtime import log
 from segkit.workflows.common import open_workspace
 from segkit.workflows.interop import with_imported
 from segkit.workflows.postprocess import finish_of
@@ -69,7 +69,6 @@ def load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
             that do not predict the same from the same channels; a previous stage that is missing,
             or given where there is no cascade.
     """
-    prepare_torch()
     if any(is_ensemble(folder) for folder in folders):
         return _load_ensemble(folders, loading)
     members = [_load_model(folder, loading) for folder in folders]
@@ -195,16 +194,17 @@ def chosen_folders(options: opt.Predict) -> tuple[Path, ...]:
     description = load_description(find_dataset(options.dataset, options.raw_folders))
     workspace = open_workspace(options.workdir, description)
     if not options.configurations:
-        return (_found_best(workspace),)
+        return (_found_best(workspace, options),)
     return tuple(
         model_of(workspace, name, options.planner, options.recipe)
         for name in options.configurations
     )
 
 
-def _found_best(workspace: Workspace) -> Path:
-    """Return what ``find_best`` chose, where no configuration is named."""
-    if not is_ensemble(workspace.best):
+def _found_best(workspace: Workspace, options: opt.Predict) -> Path:
+    """Return what ``find_best`` chose, where nothing is said of the model."""
+    chosen = options.recipe is not None or options.planner != "default"
+    if chosen or not is_ensemble(workspace.best):
         fix = "add for example -c 3d_fullres, or let segkit find_best choose"
         raise UsageError("-d DATASET needs a configuration", fix=fix)
     log.info("using what find_best chose, %s", workspace.best)

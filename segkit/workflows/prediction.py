@@ -8,7 +8,7 @@ from segkit import options as opt
 from segkit.inference.files import Writing, check_output_folder
 from segkit.inference.partners import check_shares
 from segkit.networks.own import allow_code
-from segkit.runtime import resolve_device
+from segkit.runtime import prepare_torch, resolve_device
 from segkit.workflows.common import Outcome
 from segkit.workflows.models import Loading, chosen_folders
 from segkit.workflows.predictor import Predictor
@@ -35,6 +35,7 @@ def predict(options: opt.Predict) -> Outcome[tuple[Path, ...]]:
         postprocess=not options.no_postprocessing,
         previous_stage=options.previous_stage,
     )
+    prepare_torch()
     with allow_code(*options.allow_code):
         predictor = Predictor.load(dict(zip(folders, shares, strict=True)), loading)
     written = predictor.write_files(

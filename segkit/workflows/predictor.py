@@ -24,7 +24,7 @@ from segkit.inference.files import (
 from segkit.inference.partners import check_shares
 from segkit.options import fold
 from segkit.precision import PrecisionName
-from segkit.runtime import log, resolve_device
+from segkit.runtime import log, prepare_torch, resolve_device
 from segkit.types import Volume
 from segkit.workflows.models import Loading, Work, describe_work, load_models
 
@@ -76,6 +76,8 @@ class Predictor:
             precision=precision,
             engine=engine,
         )
+        # How many threads this program has is for its author to say.
+        prepare_torch("ignore")
         return cls.load(_weighed(folder), loading)
 
     @classmethod

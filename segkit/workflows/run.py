@@ -33,7 +33,13 @@ from segkit.workflows.crossval import (
     score_folds,
 )
 from segkit.workflows.evaluation import evaluate
-from segkit.workflows.folds import EVERY, OF_ALL_CASES, chosen_folds, train_folds
+from segkit.workflows.folds import (
+    EVERY,
+    OF_ALL_CASES,
+    chosen_folds,
+    same_command_again,
+    train_folds,
+)
 from segkit.workflows.kept import check_kept, tell_mixture
 from segkit.workflows.plans import kept_plan
 from segkit.workflows.prediction import predict
@@ -91,7 +97,9 @@ def run(options: opt.Run) -> Outcome[CrossValidation]:
         if judged is not None and (len(configurations) == 1 or name not in configurations):
             tell_mixture(judged.model, folds)
     last = configurations[-1]
-    if len(configurations) == 1 or stages[last] == OF_ALL_CASES:
+    # The first stage of a cascade has all folds, whichever were asked for.
+    folds = min((stages[name] for name in configurations), key=len)
+    if len(configurations) == 1 or folds == OF_ALL_CASES:
         return done[last]
     task = make_task(dataset, made, options, last, stages[last][0])
     with own_code(task):
@@ -230,7 +238,7 @@ def _train_fold(dataset: OpenDataset, task: TrainingTask, options: opt.Run) -> N
     if resume:
         task = continued_task(dataset, task, options)
     replaced = options.folds if options.overwrite else ()
-    again = "the same command goes on" + " without --overwrite" * options.overwrite
+    again = same_command_again(overwrite=options.overwrite)
     task = with_previous_stage(dataset, task, options, replaced=replaced)
     count = len(task.split.train)
     log.info("%s fold %s: training on %d cases", task.configuration, task.fold, count)

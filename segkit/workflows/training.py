@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from segkit.planning.frequencies import target_frequencies, unannotated_cases
 from segkit.planning.plan import Plan
 from segkit.report.progress_png import draw_progress
 from segkit.runtime import log, prepare_torch, resolve_device
+from segkit.training.lock import trained_by_one
 from segkit.training.record import read_record
 from segkit.training.run import RunSettings, check_folder, train_fold
 from segkit.training.task import Fold, TrainingTask
@@ -45,7 +46,7 @@ from segkit.workflows.crossval import (
     score_folds,
 )
 from segkit.workflows.folds import chosen_folds, train_folds
-from segkit.workflows.kept import check_kept, tell_mixture
+from segkit.workflows.kept import check_kept, recorded, tell_mixture
 from segkit.workflows.pretrained import read_pretrained
 from segkit.workflows.splits import open_folds, open_split
 
@@ -57,6 +58,9 @@ def train(options: opt.Train) -> Outcome[Path]:
         fix = "leave one out; --overwrite starts anew"
         raise UsageError(f"{what} each other", fix=fix)
     dataset, plan = open_planned(options)
+    if options.resume and options.overwrite:
+        fix = "give one of the two: --resume goes on, --overwrite begins anew"
+        raise UsageError("a run that goes on is not replaced", where="--overwrite", fix=fix)
     folds = chosen_folds(options.fold, options.folds, len(open_splits(dataset)))
     if options.folds:
         return _train_several(dataset, plan, options, folds)
@@ -68,7 +72,7 @@ def train(options: opt.Train) -> Outcome[Path]:
     if plan.previous_stage(task.configuration) is None and task.recipe.cascade != CascadeConfig():
         text = "cascade.* of the recipe has no effect: %s has no previous stage"
         log.warning(text, task.configuration)
-    replaced = folds if options.overwrite and not options.resume else ()
+    replaced = folds if options.overwrite else ()
     text = train_task(dataset, task, options, resume=options.resume, replaced=replaced)
     folder = model_folder(dataset, task) / f"fold_{task.fold}"
     if not task.recipe.final_validation:
@@ -166,6 +170,7 @@ def _how_to_resume(dataset: OpenDataset, task: TrainingTask, options: opt.Traini
     before = options.previous_model
     more = ["--previous-model", str(before)] if before is not None else []
     more += ["--allow-leaks"] if options.allow_leaks else []
+    more += ["--device", options.device] if options.device != "auto" else []
     return command("train", dataset.description, *given, *more, "--resume")
 
 
@@ -213,13 +218,16 @@ def train_task(
         announce=save,
     )
     fold_folder = folder / f"fold_{task.fold}"
-    check_folder(fold_folder, run)
-    save(only_check=True)
-    # Only runs without a time budget can be repeated bit for bit.
-    prepare_torch(share=options.time_budget is not None)
-    if task.previous is None:
-        task = with_previous_stage(dataset, task, options, replaced=replaced)
-    state = train_fold(task, store, fold_folder, run, draw=draw_progress)
+    with trained_by_one(fold_folder):
+        check_folder(fold_folder, run)
+        save(only_check=True)
+        if task.previous is None:
+            task = with_previous_stage(dataset, task, options, replaced=replaced)
+        # Only runs without a time budget can be repeated bit for bit.
+        begun = recorded(folder, str(task.fold)) if resume else None
+        budget = options.time_budget if begun is None else begun.budget_seconds
+        prepare_torch("yield" if budget is not None else "tell")
+        state = train_fold(task, store, fold_folder, run, draw=draw_progress)
     return f"trained {state.epoch} epochs ({state.iteration} steps): {fold_folder / 'final.pt'}"
 
 
@@ -272,9 +280,12 @@ def make_room(
     open_store(dataset, task)
     before = previous_stage(task, folder, open_splits(dataset))
     source = None if before is None else find_source(before, dataset, task, options)
-    _save_model(folder, dataset, task, replaced=folds)
-    if before is not None and source is not None:
-        carry(before, source, replaced=folds)
+    with contextlib.ExitStack() as locks:
+        for fold in folds:
+            locks.enter_context(trained_by_one(folder / f"fold_{fold}"))
+        _save_model(folder, dataset, task, replaced=folds)
+        if before is not None and source is not None:
+            carry(before, source, replaced=folds)
 
 
 def _predictions(
@@ -284,7 +295,7 @@ def _predictions(
         return predictions(before, dataset, task, open_store(dataset, task), options.device)
 
 
-def own_code(task: TrainingTask) -> AbstractContextManager[None]:
+def own_code(task: TrainingTask) -> contextlib.AbstractContextManager[None]:
     """Who trains a network with a recipe that names its code wants to run it."""
     own = task.network.class_
     return allow_code(*([own] if own else []))

@@ -71,9 +71,13 @@ def test_cores_that_others_use_are_left_to_them(monkeypatch, caplog, four_thread
 def test_what_is_to_be_repeated_keeps_its_threads(monkeypatch, caplog, four_threads):
     monkeypatch.setattr(runtime, "cpu_count", lambda: 4)
     monkeypatch.setattr(runtime, "idle_cpus", lambda: 1.0)
-    runtime.prepare_torch(share=False)
+    runtime.prepare_torch("tell")
     assert torch.get_num_threads() == 4
     assert "OMP_NUM_THREADS=1 may be much faster" in caplog.text
+    caplog.clear()
+    runtime.prepare_torch("ignore")
+    assert torch.get_num_threads() == 4
+    assert not caplog.records
 
 
 def test_idle_cpus_are_between_none_and_all():

@@ -151,7 +151,7 @@ def test_a_damaged_member_leaves_nothing_behind(tmp_path):
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_members_packed_in_other_ways_are_refused(tmp_path, compression):
     path = packed(tmp_path, ("a.txt", "1" * 100), compression=compression)
-    with pytest.raises(UserError, match=r"'a\.txt' is packed .* neither stored nor deflated"):
+    with pytest.raises(UserError, match=r"neither stored nor deflated.*: a\.txt"):
         unpack(path, tmp_path / "out", everything)
 
 

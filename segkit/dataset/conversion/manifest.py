@@ -149,8 +149,9 @@ def _channels(
     if len(images) == 1:
         found = channel_names(Path(images[0]), given)
         # A picture of several channels has names for them of its own.
+        tells = columns[0].startswith(f"{_IMAGE}_") and named[0] not in ("path", "file")
         named_by_column = len(found) == len(named) == 1 and not given and not named[0].isdigit()
-        return {"0": named[0]} if named_by_column and named[0] else found
+        return {"0": named[0]} if named_by_column and tells and named[0] else found
     made_up = named if len(named) == len(images) else [str(i) for i in range(len(images))]
     names = given or made_up
     if len(names) != len(images):
