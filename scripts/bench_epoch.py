@@ -84,6 +84,11 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def validation_steps(options: argparse.Namespace) -> int:
+    """Batches to validate on in an epoch."""
+    return -(-options.iterations // TRAINING_PER_VALIDATION)
+
+
 def environment(folder: Path, raw: Path) -> dict[str, str]:
     """Where the peer reads and writes."""
     made = {name: str(folder / name) for name in ("nnUNet_preprocessed", "nnUNet_results")}
@@ -167,6 +172,7 @@ def measure_segkit(options: argparse.Namespace) -> None:
     settings = {
         "schedule.epochs": EPOCHS,
         "schedule.iterations_per_epoch": options.iterations,
+        "schedule.validation_iterations": validation_steps(options),
         "final_validation": False,
         # As in a run of the default length.
         "compile": "auto" if options.device == "cpu" else "on",
@@ -207,7 +213,7 @@ def measure_peer(options: argparse.Namespace) -> None:
     plans["continue_training"] = False
     trainer = nnUNetTrainer(plans, CONFIGURATION, 0, dataset, device=device)
     trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS, options.iterations
-    trainer.num_val_iterations_per_epoch = -(-options.iterations // TRAINING_PER_VALIDATION)
+    trainer.num_val_iterations_per_epoch = validation_steps(options)
     with measured() as result, watched_gpu(options.device) as gpu:
         trainer.run_training()
         begun, ended = (
