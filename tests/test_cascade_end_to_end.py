@@ -166,7 +166,7 @@ def test_predictions_of_other_weights_are_made_again(raw, copied, capsys):
     cascade = ("train", raw, CASCADE, *options(copied), "--fold", 0)
     refused = segkit(capsys, *cascade, "--overwrite", code=1).err
     assert "fold_1, fold_2, fold_3, fold_4 of this cascade learned from another" in refused
-    assert "--folds all --overwrite trains them all anew" in refused
+    assert "--folds all --overwrite trains all of today's folds anew" in refused
     model = models(copied, raw) / f"default_{CASCADE}_debug"
     for fold in (2, 3, 4):
         shutil.rmtree(model / f"fold_{fold}")
