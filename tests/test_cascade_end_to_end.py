@@ -176,6 +176,15 @@ def test_predictions_of_other_weights_are_made_again(raw, copied, capsys):
     assert "3d_lowres, fold 2, predicts the 1 case(s) it has not seen" in told
 
 
+def test_a_cascade_beside_its_first_stage_is_compared_on_the_folds_asked_for(raw, copied, capsys):
+    for fold in range(1, 5):
+        shutil.rmtree(models(copied, raw) / f"default_{CASCADE}_debug" / f"fold_{fold}")
+    run = ("run", raw, "-c", CASCADE, "3d_lowres", "--folds", 0)
+    told = segkit(capsys, *run, *options(copied))
+    assert f"default_{CASCADE}_debug + default_3d_lowres_debug" in told.out
+    assert "is left out" not in told.err
+
+
 def test_trained_on_all_cases(raw, copied, tmp_path, capsys):
     train = ("train", raw, "3d_lowres", *options(copied), "final_validation=false")
     segkit(capsys, *train, "--fold", "all")

@@ -45,7 +45,8 @@ class Predict(Common):
     configurations: tuple[str, ...] = flag(
         "-c",
         "--configurations",
-        help=f"{CONFIG_HELP}; of several, the probabilities are averaged",
+        help=f"{CONFIG_HELP}; of several, the probabilities are averaged (default for -d: what "
+        "find_best chose)",
         nargs="+",
         default=(),
         metavar="CONFIG",

@@ -174,7 +174,7 @@ def same_as_others(model: Path, recipe: str, folds: Iterable[str]) -> list[str]:
     settings = [as_setting(key, values[key]) for key in _differing([values, usual])]
     options = _recipe_option(recipe)
     if record.budget_seconds is not None:
-        options += ["--time-budget", f"{record.budget_seconds}s"]
+        options += ["--time-budget", f"{record.budget_seconds:g}s"]
     if record.pretrained is not None:
         options += [PRETRAINED, record.pretrained.path]
     return [*options, *(["--set", *settings] if settings else [])]

@@ -101,9 +101,9 @@ def run(options: opt.Run) -> Outcome[CrossValidation]:
     folds = min((stages[name] for name in configurations), key=len)
     if len(configurations) == 1 or folds == OF_ALL_CASES:
         return done[last]
-    task = make_task(dataset, made, options, last, stages[last][0])
+    task = make_task(dataset, made, options, last, folds[0])
     with own_code(task):
-        return find_best(_comparison(options, configurations, task, stages[last]))
+        return find_best(_comparison(options, configurations, task, folds))
 
 
 def _stages(

@@ -57,10 +57,10 @@ def train(options: opt.Train) -> Outcome[Path]:
         what = "a run that goes on has its weights already: --resume and --pretrained exclude"
         fix = "leave one out; --overwrite starts anew"
         raise UsageError(f"{what} each other", fix=fix)
-    dataset, plan = open_planned(options)
     if options.resume and options.overwrite:
         fix = "give one of the two: --resume goes on, --overwrite begins anew"
         raise UsageError("a run that goes on is not replaced", where="--overwrite", fix=fix)
+    dataset, plan = open_planned(options)
     folds = chosen_folds(options.fold, options.folds, len(open_splits(dataset)))
     if options.folds:
         return _train_several(dataset, plan, options, folds)
