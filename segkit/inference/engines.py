@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segkit.errors import UserError
 from segkit.networks.blocks import CONVOLUTIONS
 from segkit.networks.own import OwnNetwork
+from segkit.networks.unet import fuse_upsamplings
 from segkit.planning.plan import NetworkPlan
 from segkit.planning.topology import total_stride
 from segkit.precision import Precision, channels_last_format
@@ -49,9 +50,12 @@ def start_engine(name: str, network: nn.Module, trial: Tensor, precision: Precis
     if name != "torch" and precision.device_type != "cpu":
         what = f"the engine {name} runs on the CPU only"
         raise UserError(what, where="--engine", fix="use --device cpu, or --engine torch")
+    if name == "torch":
+        return torch_engine(network, trial, precision)
+    with torch.inference_mode():
+        expected = network(trial)
     forward = ENGINES[name](network, trial, precision)
-    if name != "torch":
-        check_parity(name, forward, network, trial, MOST_APART[precision.dtype])
+    check_parity(name, forward, trial, expected, MOST_APART[precision.dtype])
     return forward
 
 
@@ -75,6 +79,8 @@ def torch_engine(network: nn.Module, trial: Tensor, precision: Precision) -> For
     on_cpu = precision.device_type == "cpu"
     layout = channels_last_format(trial.ndim) if on_cpu else torch.preserve_format
     device = next(network.parameters()).device
+    if on_cpu:
+        fuse_upsamplings(network)
     for module in () if isinstance(network, OwnNetwork) else network.modules():
         if isinstance(module, CONVOLUTIONS):
             module.to(dtype=precision.dtype, memory_format=layout)  # type: ignore[call-overload]
@@ -93,6 +99,7 @@ def openvino_engine(network: nn.Module, trial: Tensor, precision: Precision) -> 
         UserError: OpenVINO is not installed.
     """
     openvino = _import_openvino()
+    fuse_upsamplings(network)
     with torch.no_grad():
         # A frozen trace of a small input converts in a tenth of the time and memory of a module.
         traced = torch.jit.freeze(torch.jit.trace(network, trial, check_trace=False))
@@ -125,21 +132,20 @@ def _import_openvino() -> Any:
 
 @torch.inference_mode()
 def check_parity(
-    name: str, forward: Forward, network: nn.Module, trial: Tensor, most_apart: float
+    name: str, forward: Forward, trial: Tensor, expected: Tensor, most_apart: float
 ) -> None:
     """Compare the logits of an engine with those of torch in float32.
 
     Args:
         name: Of the engine, for the message.
         forward: Its forward pass.
-        network: In torch, on the CPU.
         trial: (1, C, *S) float32, what both are given.
+        expected: (1, out, *S) float32, of torch.
         most_apart: Largest RMS difference of the logits, as a share of their standard deviation.
 
     Raises:
         UserError: they differ by more.
     """
-    expected = network(trial)
     apart = float((forward(trial) - expected).square().mean().sqrt() / expected.std())
     if not apart <= most_apart:
         what = (

@@ -21,7 +21,7 @@ from segkit.precision import PrecisionName
 from segkit.runtime import log, progress
 from segkit.types import Shape
 
-BATCH_VOXELS = {"cpu": 2**18, "cuda": 2**21}
+BATCH_VOXELS = {"cpu": 2**19, "cuda": 2**21}
 """Voxels of patches that go through a network together: what fills the device, and hardly more.
 
 On a CPU several small patches: torch takes slower convolutions for small single samples."""
@@ -166,7 +166,8 @@ def _slide(
     """Add up the weighted logits of every tile and flip, on the device of ``image``."""
     logits: Tensor | None = None
     passes = list(itertools.product(tiles, flips))
-    batches = [passes[i : i + batch_size] for i in range(0, len(passes), batch_size)]
+    size = math.ceil(len(passes) / math.ceil(len(passes) / batch_size))  # no small last batch
+    batches = [passes[i : i + size] for i in range(0, len(passes), size)]
     for batch in progress(batches, "  tiles", total=len(batches), closing_line=False):
         views = [flip.mirrored(extend(image[(slice(None), *tile.slices)])) for tile, flip in batch]
         outputs = forward(torch.stack(views)).to(image.device)

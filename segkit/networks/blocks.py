@@ -25,8 +25,8 @@ LEAKY_SLOPE = 0.01
 SMALLEST_EDGE_IN_BF16 = 3
 """Voxels an axis must have for CPUs to be trusted with bfloat16."""
 
-_CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED_CONV: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED_CONV: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORM: dict[tuple[Norm, int], type[nn.Module]] = {
     ("instance", 2): nn.InstanceNorm2d,
@@ -56,14 +56,14 @@ def convolution(
 ) -> nn.Module:
     """Convolution that keeps the shape at stride 1 (odd kernels)."""
     padding = tuple((size - 1) // 2 for size in kernel)
-    return _CONV[len(kernel)](
+    return CONV[len(kernel)](
         channels_in, channels_out, kernel, stride=stride, padding=padding, bias=bias
     )
 
 
 def upsampling(channels_in: int, channels_out: int, *, stride: Axes) -> nn.Module:
     """Transposed convolution whose kernel is its stride, so that its outputs never overlap."""
-    return _TRANSPOSED_CONV[len(stride)](channels_in, channels_out, stride, stride=stride)
+    return TRANSPOSED_CONV[len(stride)](channels_in, channels_out, stride, stride=stride)
 
 
 def prediction_head(channels_in: int, channels_out: int, *, ndim: int) -> nn.Module:

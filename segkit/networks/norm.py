@@ -40,9 +40,27 @@ sums are off by more than the features' own rounding (a million voxels: the vari
 def channels_last_norm(
     features: Tensor, weight: Tensor, bias: Tensor, *, eps: float, slope: float
 ) -> Tensor:
-    """Instance norm, then LeakyReLU with ``slope`` (1: none), of channels-last (B, C, *S)."""
+    """Instance norm, then LeakyReLU with ``slope`` (1: none), of channels-last (B, C, *S).
+
+    Where no gradients are asked for, the result takes the place of the features.
+    """
+    if not torch.is_grad_enabled():
+        _normalize_all(features, (weight, bias), eps, slope, out=features)
+        return features
     result: Tensor = _ChannelsLastNorm.apply(features, weight, bias, eps, slope)
     return result
+
+
+def _normalize_all(
+    features: Tensor, affine: tuple[Tensor, Tensor], eps: float, slope: float, *, out: Tensor
+) -> Tensor:
+    """Normalise every sample into ``out``; returns (2, B, C), means and inverse deviations."""
+    statistics = torch.empty((2, *features.shape[:2]), dtype=affine[0].dtype)
+    for sample, result, mean, scale in zip(features, out, *statistics, strict=True):
+        _normalize(sample, affine, eps, (result, mean, scale))
+        if slope != 1:
+            F.leaky_relu_(result, slope)
+    return statistics
 
 
 def _normalize(
@@ -83,11 +101,7 @@ class _ChannelsLastNorm(torch.autograd.Function):
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float
     ) -> Tensor:
         result = torch.empty_like(features)
-        statistics = torch.empty((2, *features.shape[:2]), dtype=weight.dtype)
-        for sample, out, mean, scale in zip(features, result, *statistics, strict=True):
-            _normalize(sample, (weight, bias), eps, (out, mean, scale))
-        if slope != 1:
-            F.leaky_relu_(result, slope)
+        statistics = _normalize_all(features, (weight, bias), eps, slope, out=result)
         # Without an activation the output says nothing that the gradient needs.
         kept = result if slope != 1 else None
         ctx.save_for_backward(features, kept, weight, statistics)

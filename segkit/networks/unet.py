@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from segkit.networks.blocks import (
     upsampling,
 )
 from segkit.networks.checkpointing import recomputed
+from segkit.networks.fusing import FusedUpsampling, fusing_pays
 from segkit.planning.plan import NetworkPlan
 
 _STAGE: dict[str, type[PlainStage] | type[ResidualStage]] = {
@@ -149,6 +151,22 @@ class UNet(nn.Module):
         return logits if every else logits[0]
 
 
+def fuse_upsamplings(network: nn.Module) -> None:
+    """Leave out operations of a trained U-Net's decoder that its logits do not need.
+
+    Wherever that saves multiplications, upsampling and first convolution of a stage become one.
+    The network is changed in place, for prediction only; networks of other classes stay.
+    """
+    if not isinstance(network, UNet):
+        return
+    decoder: Any = network.decoder
+    for i, (upsample, stage) in enumerate(zip(decoder.upsamplings, decoder.stages, strict=True)):
+        first = stage.convs[0]
+        if fusing_pays(upsample, first.conv):
+            decoder.upsamplings[i] = FusedUpsampling(upsample, first.conv)
+            first.conv = nn.Identity()
+
+
 def unit_settings(plan: NetworkPlan) -> UnitSettings:
     """What all convolution units of a planned U-Net are made of."""
     return UnitSettings(norm=plan.norm, dropout=plan.dropout)
@@ -158,5 +176,7 @@ def _upward(
     upsample: nn.Module, stage: nn.Module, features: torch.Tensor, skip: torch.Tensor
 ) -> torch.Tensor:
     """One step of the decoder, from the features below and the skip to those of the skip."""
-    result: torch.Tensor = stage(torch.cat((upsample(features), skip), dim=1))
+    fused = isinstance(upsample, FusedUpsampling)
+    joined = upsample(features, skip) if fused else torch.cat((upsample(features), skip), dim=1)
+    result: torch.Tensor = stage(joined)
     return result

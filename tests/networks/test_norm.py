@@ -46,6 +46,19 @@ def test_values_and_gradients_are_those_of_the_definition(shape, slope):
         assert torch.allclose(one.grad, other.grad, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 3, 40, 40, 40)])
+def test_without_gradients_the_same_is_written_over_the_features(shape, dtype):
+    features, weight, bias = drawn(shape, torch.float32)
+    features = channels_last(features.to(dtype))
+    kept = features.clone().requires_grad_()
+    expected = channels_last_norm(kept, weight, bias, eps=EPS, slope=LEAKY_SLOPE)
+    with torch.no_grad():
+        found = channels_last_norm(features, weight, bias, eps=EPS, slope=LEAKY_SLOPE)
+    assert found is features
+    assert torch.equal(found, expected)
+
+
 def test_many_voxels_are_added_up_as_exactly_as_few():
     # Off their definition by 1e-3 where all voxels are added up one after the other.
     features, weight, bias = drawn((1, 2, 64, 64, 64), torch.float32)
