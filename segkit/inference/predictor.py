@@ -21,10 +21,11 @@ from segkit.precision import PrecisionName
 from segkit.runtime import log, progress
 from segkit.types import Shape
 
-BATCH_VOXELS = {"cpu": 2**19, "cuda": 2**21}
-"""Voxels of patches that go through a network together: what fills the device, and hardly more.
-
-On a CPU several small patches: torch takes slower convolutions for small single samples."""
+BATCH_VOXELS = {"torch": 2**19, "openvino": 2**18}
+"""Voxels of patches that go through a network together on a CPU, by engine: several small patches,
+for single ones take slower convolutions, and no more than their memory is worth."""
+BATCH_VOXELS_ON_GPU = 2**21
+"""What fills the device, and hardly more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +43,7 @@ class PredictionSettings:
     the tile. What all tiles together would need too much memory for, is made here."""
     batch_size: int | None = None
     """Forward passes (tiles and their flips) that go through the network together; None: as many
-    as ``BATCH_VOXELS`` allows, at least one."""
+    as :func:`default_batch_size` allows, at least one."""
     precision: PrecisionName = "fp32"
     """Of the networks, when an engine is started for them."""
     engine: str = "torch"
@@ -106,15 +107,15 @@ def predict_logits(
         extend=settings.extend or _unchanged,
         forward=functools.partial(_forward, forwards, flat=len(patch_size) == 2),
     )
-    batch_size = settings.batch_size or default_batch_size(patch, device)
+    batch_size = settings.batch_size or default_batch_size(patch, device, settings.engine)
     logits = _with_fallback(slide, padded, device, batch_size)
     inner = [slice(b, n - a) for (b, a), n in zip(padding, padded.shape[1:], strict=True)]
     return logits[(slice(None), *inner)]
 
 
-def default_batch_size(patch_size: Shape, device: torch.device) -> int:
-    """Return how many patches go through a network together."""
-    voxels = BATCH_VOXELS.get(device.type, BATCH_VOXELS["cuda"])
+def default_batch_size(patch_size: Shape, device: torch.device, engine: str = "torch") -> int:
+    """Return how many patches go through a network together at most."""
+    voxels = BATCH_VOXELS[engine] if device.type == "cpu" else BATCH_VOXELS_ON_GPU
     return max(1, voxels // math.prod(patch_size))
 
 

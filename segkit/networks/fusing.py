@@ -9,6 +9,7 @@ upsampled copies of them, and nothing is joined. The result is the same but for 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,9 +32,9 @@ class FusedUpsampling(nn.Module):
         super().__init__()
         ndim, width = conv.weight.ndim - 2, conv.out_channels
         of_below, of_skip = conv.weight.detach().tensor_split([upsampling.out_channels], dim=1)
-        composed = _composed(_with_bias(upsampling), of_below)
-        channels, _, *kernel = composed.shape
-        self.below = TRANSPOSED_CONV[ndim](
+        weight = _composed(upsampling.weight.detach(), of_below)
+        channels, _, *kernel = weight.shape
+        self.below: Any = TRANSPOSED_CONV[ndim](
             channels,
             width,
             tuple(kernel),
@@ -42,26 +43,38 @@ class FusedUpsampling(nn.Module):
             bias=False,
         )
         self.skip = CONV[ndim](of_skip.shape[1], width, conv.kernel_size, padding=conv.padding)
-        self.below.weight = nn.Parameter(composed)
+        self.below.weight = nn.Parameter(weight)
         self.skip.weight, self.skip.bias = nn.Parameter(of_skip.contiguous()), conv.bias
+        # A bias below is a channel of ones there, which shows at the border: beyond it are zeros.
+        bias = upsampling.bias.detach().reshape(1, -1, *[1] * ndim)
+        of_ones = _composed(bias.expand(1, -1, *upsampling.stride), of_below)
+        self.of_ones = nn.Parameter(of_ones)
+        self._offset: Tensor | None = None
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """(B, C, *S / stride) and (B, C_skip, *S) to (B, C_out, *S)."""
-        ones = torch.ones_like(below[:, :1])
-        result: Tensor = self.below(torch.cat((below, ones), dim=1))
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return self._for_any_shape(below, skip)
+        result: Tensor = self.below(below)
         result += self.skip(skip)
+        if self._offset is None or self._offset.shape[2:] != skip.shape[2:]:
+            offset = self._upsampled(below.new_ones(1, 1, *below.shape[2:]), self.of_ones)
+            self._offset = torch.empty_like(result[:1]).copy_(offset)
+        result += self._offset
         return result
 
+    def _for_any_shape(self, below: Tensor, skip: Tensor) -> Tensor:
+        """Compute the same without what is kept for the shape of the last image."""
+        joined = torch.cat((below, torch.ones_like(below[:, :1])), dim=1)
+        result = self._upsampled(joined, torch.cat([self.below.weight, self.of_ones]))
+        return result + self.skip(skip)
 
-def _with_bias(upsampling: Any) -> Tensor:
-    """Return the weights (C + 1, between, *stride) for one more channel below, of ones.
+    def _upsampled(self, features: Tensor, weight: Tensor) -> Tensor:
+        stride, padding = self.below.stride, self.below.padding
+        return _TRANSPOSED[weight.ndim - 2](features, weight, stride=stride, padding=padding)
 
-    At the border a bias counts for less, for the convolution sees zeros beyond: what a channel
-    brings about is right there too.
-    """
-    weight, bias = upsampling.weight.detach(), upsampling.bias.detach()
-    of_ones = bias.reshape(1, -1, *[1] * (weight.ndim - 2)).expand(1, *weight.shape[1:])
-    return torch.cat((weight, of_ones))
+
+_TRANSPOSED: Mapping[int, Callable[..., Tensor]] = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def _composed(upsampling: Tensor, conv: Tensor) -> Tensor:
@@ -71,10 +84,8 @@ def _composed(upsampling: Tensor, conv: Tensor) -> Tensor:
         (C, C_out, *(stride + kernel - 1)), of a transposed convolution with that stride.
     """
     ndim = conv.ndim - 2
-    convolve = {2: F.conv_transpose2d, 3: F.conv_transpose3d}[ndim]
     mirrored = conv.double().transpose(0, 1).flip(tuple(range(2, ndim + 2)))
-    composed: Tensor = convolve(upsampling.double(), mirrored)
-    return composed.to(conv.dtype)
+    return _TRANSPOSED[ndim](upsampling.double(), mirrored).to(conv.dtype)
 
 
 def fusing_pays(upsampling: Any, conv: Any) -> bool:
