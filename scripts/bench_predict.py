@@ -37,9 +37,11 @@ TRAINER = "nnUNetTrainer"
 VARIANTS: dict[str, tuple[tuple[str, ...], float | None]] = {
     "default": ((), 4),
     "fp32": (("--precision", "fp32"), None),
-    "openvino": (("--engine", "openvino"), 5),
+    "openvino": (("--engine", "openvino"), None),
+    "openvino-int8": (("--engine", "openvino-int8"), 5),
 }
 """Options of ``segkit predict``, and how many times as fast as the peer it is asked to be."""
+DEFAULT = ("default", "openvino", "openvino-int8")
 MOST_APART = 1e-3
 """Logits of both networks in float32, and Dice of both programs, differ by no more."""
 
@@ -62,7 +64,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="keep what is made here, for the next time")
     parser.add_argument("--cases", type=int, default=52)
     parser.add_argument("--training", default="3m", help="time budget where there is no --model")
-    parser.add_argument("--variants", nargs="+", default=["default", "openvino"], choices=VARIANTS)
+    parser.add_argument("--variants", nargs="+", default=DEFAULT, choices=VARIANTS)
     parser.add_argument("--without-peer", action="store_true", help="time segkit alone")
     return parser.parse_args()
 
@@ -77,6 +79,9 @@ def _measure(options: argparse.Namespace) -> tuple[list[Row], str]:
     if apart > MOST_APART:
         sys.exit(f"the two networks differ: logits are up to {apart} apart")
     floor = run_side(options, "floor", *made).result
+    if "openvino-int8" in options.variants:
+        images_of_training = options.data / NAME / "imagesTr"
+        run([program(options, "segkit"), "quantize", "-q", "-m", model, "-i", images_of_training])
     outputs = {name: options.work / name for name in (*options.variants, "peer")}
     sides = {
         name: partial(run, _segkit_command(options, model, images, outputs[name], name))

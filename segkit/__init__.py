@@ -50,6 +50,7 @@ __all__ = [
     "predict",
     "preprocess",
     "preview",
+    "quantize",
     "run",
     "train",
     "validate",

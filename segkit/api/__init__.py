@@ -5,7 +5,7 @@ converted as the command line does. Nothing is printed: messages go to the logge
 Nothing heavy is imported until a function is called.
 """
 
-from segkit.api.after_training import crossval, ensemble, find_best, postprocess
+from segkit.api.after_training import crossval, ensemble, find_best, postprocess, quantize
 from segkit.api.data import convert, overlay, preview
 from segkit.api.interop import export_nnunet, import_nnunet
 from segkit.api.stages import (
@@ -34,6 +34,7 @@ __all__ = [
     "predict",
     "preprocess",
     "preview",
+    "quantize",
     "run",
     "train",
     "validate",

@@ -93,3 +93,25 @@ def postprocess(
     from segkit.workflows.postprocess import postprocess as work
 
     return result_of(work(options_of(opt.Postprocess, output=output, fit=fit, **options)))
+
+
+def quantize(
+    model: AnyPath, inputs: AnyPath | Sequence[AnyPath], **options: Any
+) -> tuple[Path, ...]:
+    """Prepare a model for the engine ``openvino-int8``; see :class:`segkit.options.Quantize`.
+
+    Args:
+        model: Model folder.
+        inputs: Images like those that are to be predicted: a folder, a file or several.
+        **options: Those of ``segkit quantize``.
+
+    Returns:
+        The files that were written into the folders of the folds.
+
+    Raises:
+        UserError: OpenVINO is not installed, the processor or the network is not made for it, or
+            an option is at fault.
+    """
+    from segkit.workflows.quantization import quantize as work
+
+    return result_of(work(options_of(opt.Quantize, model=model, inputs=inputs, **options)))

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[type[options.Common], str]] = {
     "crossval": (options.Crossval, "crossval"),
     "find_best": (options.FindBest, "selection"),
     "predict": (options.Predict, "prediction"),
+    "quantize": (options.Quantize, "quantization"),
     "postprocess": (options.Postprocess, "postprocess"),
     "ensemble": (options.Ensemble, "ensemble"),
     "evaluate": (options.Evaluate, "evaluation"),

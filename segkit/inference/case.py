@@ -18,7 +18,7 @@ from segkit.dataset.cases import Case
 from segkit.dataset.image_io import read_image
 from segkit.dataset.label_files import write_label_map
 from segkit.dataset.labels import BACKGROUND
-from segkit.inference.engines import Forward
+from segkit.inference.engines.forward import Forward
 from segkit.inference.export import logits_to_segmentation, probabilities, save_probabilities
 from segkit.inference.model import Model
 from segkit.inference.predictor import PredictionSettings, predict_logits

@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from segkit.errors import UserError
-from segkit.inference.engines import Forward
+from segkit.inference.engines.forward import Forward
 from segkit.inference.flips import Flip, SideSwap, all_flips
 from segkit.inference.tiling import Tile, make_tiles, symmetric_padding
 from segkit.precision import PrecisionName
 from segkit.runtime import log, progress
 from segkit.types import Shape
 
-BATCH_VOXELS = {"torch": 2**19, "openvino": 2**18}
+BATCH_VOXELS = {"torch": 2**19, "openvino": 2**18, "openvino-int8": 2**18}
 """Voxels of patches that go through a network together on a CPU, by engine: several small patches,
 for single ones take slower convolutions, and no more than their memory is worth."""
 BATCH_VOXELS_ON_GPU = 2**21

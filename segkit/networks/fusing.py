@@ -20,58 +20,60 @@ from segkit.networks.blocks import CONV, TRANSPOSED_CONV
 
 
 class FusedUpsampling(nn.Module):
-    """``conv(cat((upsampling(below), skip)))``, as a sum over both."""
+    """``conv(cat((upsampling(below), skip)))``, as a sum over both.
 
-    def __init__(self, upsampling: Any, conv: Any) -> None:
+    The bias of the upsampling is the weight of one more channel below, of ones: it counts for less
+    at the border, as the convolution sees zeros beyond.
+    """
+
+    def __init__(self, upsampling: Any, conv: Any, *, for_any_shape: bool) -> None:
         """Take over the weights of two layers.
 
         Args:
             upsampling: Transposed convolution whose kernel is its stride.
             conv: Convolution of stride 1 that keeps the shape.
+            for_any_shape: Join the channel of ones in every pass, as a trace must, which holds for
+                any shape. Otherwise what it adds is kept for the shape that came last.
         """
         super().__init__()
         ndim, width = conv.weight.ndim - 2, conv.out_channels
         of_below, of_skip = conv.weight.detach().tensor_split([upsampling.out_channels], dim=1)
-        weight = _composed(upsampling.weight.detach(), of_below)
-        channels, _, *kernel = weight.shape
+        bias = upsampling.bias.detach().reshape(1, -1, *[1] * ndim)
+        of_ones = bias.expand(1, -1, *upsampling.stride)
+        weight = _composed(torch.cat((upsampling.weight.detach(), of_ones)), of_below)
+        self.of_ones = None if for_any_shape else nn.Parameter(weight[-1:])
+        weight = weight if for_any_shape else weight[:-1]
         self.below: Any = TRANSPOSED_CONV[ndim](
-            channels,
+            len(weight),
             width,
-            tuple(kernel),
+            tuple(weight.shape[2:]),
             stride=upsampling.stride,
             padding=conv.padding,
             bias=False,
         )
         self.skip = CONV[ndim](of_skip.shape[1], width, conv.kernel_size, padding=conv.padding)
-        self.below.weight = nn.Parameter(weight)
+        self.below.weight = nn.Parameter(weight.contiguous())
         self.skip.weight, self.skip.bias = nn.Parameter(of_skip.contiguous()), conv.bias
-        # A bias below is a channel of ones there, which shows at the border: beyond it are zeros.
-        bias = upsampling.bias.detach().reshape(1, -1, *[1] * ndim)
-        of_ones = _composed(bias.expand(1, -1, *upsampling.stride), of_below)
-        self.of_ones = nn.Parameter(of_ones)
         self._offset: Tensor | None = None
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """(B, C, *S / stride) and (B, C_skip, *S) to (B, C_out, *S)."""
-        if torch.jit.is_tracing():  # type: ignore[attr-defined]
-            return self._for_any_shape(below, skip)
+        if self.of_ones is None:
+            below = torch.cat((below, torch.ones_like(below[:, :1])), dim=1)
         result: Tensor = self.below(below)
         result += self.skip(skip)
-        if self._offset is None or self._offset.shape[2:] != skip.shape[2:]:
-            offset = self._upsampled(below.new_ones(1, 1, *below.shape[2:]), self.of_ones)
-            self._offset = torch.empty_like(result[:1]).copy_(offset)
-        result += self._offset
+        if self.of_ones is not None:
+            result += self._added(below, result, self.of_ones)
         return result
 
-    def _for_any_shape(self, below: Tensor, skip: Tensor) -> Tensor:
-        """Compute the same without what is kept for the shape of the last image."""
-        joined = torch.cat((below, torch.ones_like(below[:, :1])), dim=1)
-        result = self._upsampled(joined, torch.cat([self.below.weight, self.of_ones]))
-        return result + self.skip(skip)
-
-    def _upsampled(self, features: Tensor, weight: Tensor) -> Tensor:
-        stride, padding = self.below.stride, self.below.padding
-        return _TRANSPOSED[weight.ndim - 2](features, weight, stride=stride, padding=padding)
+    def _added(self, below: Tensor, result: Tensor, of_ones: Tensor) -> Tensor:
+        """Return (1, C_out, *S), laid out as the result: what the channel of ones adds."""
+        if self._offset is None or self._offset.shape[2:] != result.shape[2:]:
+            ones = below.new_ones(1, 1, *below.shape[2:])
+            stride, padding = self.below.stride, self.below.padding
+            added = _TRANSPOSED[below.ndim - 2](ones, of_ones, stride=stride, padding=padding)
+            self._offset = torch.empty_like(result[:1]).copy_(added)
+        return self._offset
 
 
 _TRANSPOSED: Mapping[int, Callable[..., Tensor]] = {2: F.conv_transpose2d, 3: F.conv_transpose3d}

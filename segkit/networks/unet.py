@@ -151,20 +151,24 @@ class UNet(nn.Module):
         return logits if every else logits[0]
 
 
-def fuse_upsamplings(network: nn.Module) -> None:
+def fuse_upsamplings(network: nn.Module, *, for_any_shape: bool = False) -> None:
     """Leave out operations of a trained U-Net's decoder that its logits do not need.
 
     Wherever that saves multiplications, upsampling and first convolution of a stage become one.
     The network is changed in place, for prediction only; networks of other classes stay.
+
+    Args:
+        network: In eval mode.
+        for_any_shape: Whether it is going to be traced.
     """
     if not isinstance(network, UNet):
         return
     decoder: Any = network.decoder
     for i, (upsample, stage) in enumerate(zip(decoder.upsamplings, decoder.stages, strict=True)):
         first = stage.convs[0]
-        if fusing_pays(upsample, first.conv):
-            decoder.upsamplings[i] = FusedUpsampling(upsample, first.conv)
-            first.conv = nn.Identity()
+        if not isinstance(upsample, FusedUpsampling) and fusing_pays(upsample, first.conv):
+            fused = FusedUpsampling(upsample, first.conv, for_any_shape=for_any_shape)
+            decoder.upsamplings[i], first.conv = fused, nn.Identity()
 
 
 def unit_settings(plan: NetworkPlan) -> UnitSettings:

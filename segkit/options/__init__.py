@@ -17,7 +17,7 @@ from segkit.options.data import (
 from segkit.options.interop import ExportNnunet, ImportNnunet
 from segkit.options.machine import Doctor
 from segkit.options.make import make_options
-from segkit.options.prediction import Ensemble, Evaluate, Postprocess, Predict
+from segkit.options.prediction import Ensemble, Evaluate, Postprocess, Predict, Quantize
 from segkit.options.training import Demo, Preview, Run, Train, TrainingChoice
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Predict",
     "Preprocess",
     "Preview",
+    "Quantize",
     "Run",
     "Splitting",
     "Train",

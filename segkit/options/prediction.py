@@ -76,10 +76,11 @@ class Predict(Common):
     )
     engine: str = flag(
         "--engine",
-        help="what runs the network: torch, or openvino (faster on CPUs; pip install "
-        "'segkit[openvino]')",
+        help="what runs the network: torch, openvino (faster on CPUs; pip install "
+        "'segkit[openvino]') or openvino-int8 (faster still, a little less exact; after segkit "
+        "quantize)",
         default="torch",
-        choices=("torch", "openvino"),
+        choices=("torch", "openvino", "openvino-int8"),
     )
     weights: tuple[float, ...] = flag(
         "--weights",
@@ -131,6 +132,51 @@ class Predict(Common):
     )
     part_id: int = flag(
         "--part-id", help="which part this run predicts, from 0", default=0, type=int, metavar="I"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(Common):
+    """Prepare a model for predict --engine openvino-int8, which is faster on CPUs.
+
+    Measures on some images between which values a network's features lie, writes that into the
+    model folder, and compares predictions in integers with those of torch.
+    """
+
+    model: Path = flag(
+        "-m", "--model", help="model folder", type=Path, required=True, metavar="MODEL"
+    )
+    inputs: tuple[Path, ...] = flag(
+        "-i",
+        "--input",
+        help="folder, file or files: images like those that are to be predicted",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="IN",
+    )
+    cases: int = flag(
+        "--cases",
+        help="measure on so many images, and compare on as many others (default 8)",
+        default=8,
+        type=int,
+        metavar="N",
+    )
+    folds: tuple[str, ...] = flag(
+        "--folds", help="folds (default: all trained)", nargs="+", default=(), type=fold
+    )
+    checkpoint: str = flag(
+        "--checkpoint",
+        help="final, best or last",
+        default="final",
+        choices=("final", "best", "last"),
+    )
+    previous_stage: Path | None = flag(
+        "--previous-stage",
+        help="of a cascade: folder of segmentations to refine (default: the model's own previous "
+        "stage, which is measured too)",
+        type=Path,
+        metavar="DIR",
     )
 
 

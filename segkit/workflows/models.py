@@ -14,8 +14,10 @@ from segkit.checkpoint import checkpoint_hash
 from segkit.dataset.description import load_description
 from segkit.errors import UsageError, UserError
 from segkit.evaluation.postprocessing import RULES_FILE
+from segkit.files import content_hash
 from segkit.inference.case import CasePredictor
-from segkit.inference.engines import start_engine, trial_input
+from segkit.inference.engines import INT8, start_engine, trial_input
+from segkit.inference.engines.ranges import load_ranges
 from segkit.inference.ensemble import EnsemblePredictor
 from segkit.inference.ensemble_folder import is_ensemble, load_ensemble
 from segkit.inference.model import Model, load_model, load_networks, trained_folds
@@ -133,12 +135,21 @@ def _start(model: Model, loading: Loading) -> CasePredictor:
     folds = loading.folds or tuple(trained_folds(model.folder, checkpoint))
     networks = load_networks(model, folds, checkpoint=checkpoint, device=loading.device)
     files = {fold: model.folder / f"fold_{fold}" / f"{checkpoint}.pt" for fold in folds}
+    weights = {fold: checkpoint_hash(path) for fold, path in files.items()}
+    ranges = {}
+    if engine == INT8:
+        ranges = {fold: load_ranges(files[fold].parent, weights[fold]) for fold in folds}
+        # What is predicted depends on both.
+        weights = {fold: content_hash([weights[fold], ranges[fold]]) for fold in folds}
     return CasePredictor(
         model=model,
-        forwards=[start_engine(engine, network, trial, precision) for network in networks],
+        forwards=[
+            start_engine(engine, network, trial, precision, ranges.get(fold))
+            for fold, network in zip(folds, networks, strict=True)
+        ],
         settings=PredictionSettings(precision=loading.precision, engine=engine),
         device=loading.device,
-        weights={fold: checkpoint_hash(path) for fold, path in files.items()},
+        weights=weights,
         checkpoint=checkpoint,
     )
 

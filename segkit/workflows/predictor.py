@@ -62,7 +62,7 @@ class Predictor:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             precision: ``auto`` (fp16 on CUDA, bf16 on CPUs that are faster in it), ``fp32``,
                 ``bf16`` or ``fp16``.
-            engine: ``torch``, or ``openvino`` (CPUs only).
+            engine: ``torch``, or on CPUs ``openvino``, or ``openvino-int8`` (after ``quantize``).
 
         Raises:
             UserError: no such model, fold, checkpoint or device, or an engine that does not run it;

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from segkit.errors import UserError
-from segkit.inference.engines import ENGINES, start_engine, torch_engine, trial_input
+from segkit.inference.engines import ENGINES, INT8, start_engine, torch_engine, trial_input
+from segkit.inference.engines.openvino import has_int8
+from segkit.inference.engines.ranges import RangeObserver
 from segkit.networks.build import build_network
 from segkit.networks.own import OwnNetwork
+from segkit.networks.unet import fuse_upsamplings
 from segkit.planning.plan import NetworkPlan
 from segkit.precision import Precision
 
@@ -41,14 +44,9 @@ PLANS = {
 }
 PLANS["batch norm"] = replace(PLANS["residual"], norm="batch", dropout=0.2)
 SHAPES = {"3d": (8, 12, 16), "residual": (8, 8, 12), "2d": (16, 12), "batch norm": (8, 8, 12)}
+needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="openvino is not installed")
 LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.05}
-NAMES = [
-    "torch",
-    pytest.param(
-        "openvino",
-        marks=pytest.mark.skipif(not find_spec("openvino"), reason="openvino is not installed"),
-    ),
-]
+NAMES = ["torch", pytest.param("openvino", marks=needs_openvino)]
 
 
 def make(kind):
@@ -86,9 +84,66 @@ def test_engines_give_the_logits_of_the_network(name, kind, dtype):
         assert (apart > 1e-4) == (dtype != torch.float32)
 
 
+needs_vnni = pytest.mark.skipif(
+    not has_int8(), reason="this processor has no instructions for int8"
+)
+
+
+def measured(network, *inputs):
+    """Return the ranges of the convolutions of a network, which is left as it is."""
+    followed = copy.deepcopy(network)
+    fuse_upsamplings(followed, for_any_shape=True)
+    observer = RangeObserver(followed)
+    for batch in inputs:
+        followed(batch)
+    return observer.ranges
+
+
+@needs_openvino
+@needs_vnni
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize("kind", PLANS)
+@torch.inference_mode()
+def test_integers_give_nearly_the_logits_of_the_network(kind, dtype):
+    network, trial = make(kind)
+    ranges = measured(network, torch.randn(4, 2, *SHAPES[kind]), trial)
+    forward = start_engine(INT8, copy.deepcopy(network), trial, precision(dtype), ranges)
+    for batch_size in (1, 3):
+        batch = torch.randn(batch_size, 2, *SHAPES[kind])
+        expected, found = network(batch), forward(batch)
+        apart = (found - expected).square().mean().sqrt() / expected.std()
+        # Further than float32 by far: the integers are really there.
+        assert 1e-3 < apart < 0.08
+
+
+@needs_openvino
+@needs_vnni
+@pytest.mark.filterwarnings("ignore")
+@torch.inference_mode()
+def test_integers_are_refused_where_they_do_not_belong(monkeypatch):
+    network, trial = make("3d")
+    ranges = measured(network, trial)
+    few = dict(list(ranges.items())[1:])
+    with pytest.raises(UserError, match="ranges are those of another network") as error:
+        start_engine(INT8, copy.deepcopy(network), trial, precision(), few)
+    assert "segkit quantize" in error.value.fix
+    # Ranges that cut off nearly everything are found out by the logits.
+    narrow = {name: (low / 50, high / 50) for name, (low, high) in ranges.items()}
+    with pytest.raises(UserError, match="gives other logits than torch"):
+        start_engine(INT8, copy.deepcopy(network), trial, precision(), narrow)
+    own = OwnNetwork(Listing(), name="users.nets:Listing").eval()
+    with pytest.raises(UserError, match="only networks of segkit's own"):
+        start_engine(INT8, own, torch.randn(1, 2, 16, 12), precision(), ranges)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    with pytest.raises(UserError, match="no instructions for convolutions in int8") as error:
+        start_engine(INT8, network, trial, precision(), ranges)
+    assert "--engine openvino" in error.value.fix
+
+
 def test_weights_are_brought_to_the_precision_once_and_norms_stay_exact():
     network, trial = make("3d")
-    torch_engine(network, trial, precision(torch.bfloat16))
+    torch_engine(network, trial, precision(torch.bfloat16), {})
     unit = network.encoder.stages[0].convs[0]
     assert unit.conv.weight.dtype == torch.bfloat16
     assert unit.norm.weight.dtype == torch.float32
@@ -101,7 +156,7 @@ def test_the_trial_is_small_and_what_the_network_takes():
 
 
 def fake(change):
-    return lambda network, trial, precision: lambda batch: change(network(batch))
+    return lambda network, trial, precision, ranges: lambda batch: change(network(batch))
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,12 @@ def layers(stride, kernel, *, below=6, between=3, skip=4, out=5):
     return upsample.double(), conv.double()
 
 
+@pytest.mark.parametrize("for_any_shape", [False, True])
 @pytest.mark.parametrize(("stride", "kernel"), SHAPES)
 @torch.no_grad()
-def test_one_operation_is_equal_to_the_two(stride, kernel):
+def test_one_operation_is_equal_to_the_two(stride, kernel, for_any_shape):
     upsample, conv = layers(stride, kernel)
-    fused = FusedUpsampling(upsample, conv)
+    fused = FusedUpsampling(upsample, conv, for_any_shape=for_any_shape)
     # Another shape in between: what is kept of one must not be used for the next.
     for edges in ((2, 3, 4), (1, 1, 1), (2, 3, 4)):
         small = edges[: len(stride)]
@@ -51,7 +52,7 @@ def test_the_layers_it_was_made_of_stay_as_they_are():
     upsample, conv = layers((2, 2), (3, 3))
     before = copy.deepcopy((upsample.state_dict(), conv.state_dict()))
     with torch.no_grad():
-        fused = FusedUpsampling(upsample, conv)
+        fused = FusedUpsampling(upsample, conv, for_any_shape=False)
         fused(torch.ones(1, 6, 2, 2).double(), torch.ones(1, 4, 4, 4).double())
     for kept, module in zip(before, (upsample, conv), strict=True):
         assert all(torch.equal(kept[name], value) for name, value in module.state_dict().items())

@@ -6,14 +6,15 @@ known to whoever predicts, so that another engine is another entry in ``ENGINES`
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from segkit.errors import UserError
+from segkit.inference.engines.forward import Engine, Forward
+from segkit.inference.engines.openvino import openvino_engine, openvino_int8_engine
+from segkit.inference.engines.ranges import Ranges
 from segkit.networks.blocks import CONVOLUTIONS
 from segkit.networks.own import OwnNetwork
 from segkit.networks.unet import fuse_upsamplings
@@ -22,16 +23,16 @@ from segkit.planning.topology import total_stride
 from segkit.precision import Precision, channels_last_format
 from segkit.types import Shape
 
-Forward = Callable[[Tensor], Tensor]
-"""(B, C, *patch) float32 to logits (B, out, *patch) float32."""
-Engine = Callable[[nn.Module, Tensor, Precision], Forward]
-"""Makes the forward pass of a network, given a small input to try it on, and a precision."""
-
+INT8 = "openvino-int8"
+"""The engine that computes in integers, and needs to know ranges for it."""
 MOST_APART: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Logits of an engine and of torch in float32 may differ by this share of their spread (RMS)."""
+MOST_APART_IN_INT8 = 0.1
 
 
-def start_engine(name: str, network: nn.Module, trial: Tensor, precision: Precision) -> Forward:
+def start_engine(
+    name: str, network: nn.Module, trial: Tensor, precision: Precision, ranges: Ranges | None = None
+) -> Forward:
     """Return the forward pass of a network in an engine, checked against torch's.
 
     Args:
@@ -39,6 +40,7 @@ def start_engine(name: str, network: nn.Module, trial: Tensor, precision: Precis
         network: In evaluation mode and on its device; the engine may change it.
         trial: (1, C, *S) float32, an input to compare the logits on.
         precision: Of convolutions and activations.
+        ranges: For ``openvino-int8``: of the inputs of its convolutions.
 
     Raises:
         UserError: no such engine, its package is missing, it does not run on the network's
@@ -47,15 +49,19 @@ def start_engine(name: str, network: nn.Module, trial: Tensor, precision: Precis
     assert not network.training, "networks must be in eval mode"
     if name not in ENGINES:
         raise UserError(f"unknown engine {name!r}", fix=f"use one of {', '.join(ENGINES)}")
-    if name != "torch" and precision.device_type != "cpu":
+    known = ranges or {}
+    if name == "torch":
+        return torch_engine(network, trial, precision, known)
+    if precision.device_type != "cpu":
         what = f"the engine {name} runs on the CPU only"
         raise UserError(what, where="--engine", fix="use --device cpu, or --engine torch")
-    if name == "torch":
-        return torch_engine(network, trial, precision)
     with torch.inference_mode():
         expected = network(trial)
-    forward = ENGINES[name](network, trial, precision)
-    check_parity(name, forward, trial, expected, MOST_APART[precision.dtype])
+    forward = ENGINES[name](network, trial, precision, known)
+    most_apart = MOST_APART[precision.dtype]
+    if name == INT8:
+        most_apart = max(most_apart, MOST_APART_IN_INT8)
+    check_parity(name, forward, trial, expected, most_apart)
     return forward
 
 
@@ -71,7 +77,9 @@ def trial_input(network: NetworkPlan, channels: int, patch_size: Shape) -> Tenso
     return torch.randn(1, channels, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def torch_engine(network: nn.Module, trial: Tensor, precision: Precision) -> Forward:
+def torch_engine(
+    network: nn.Module, trial: Tensor, precision: Precision, ranges: Ranges
+) -> Forward:
     """Run the network in torch; its weights are changed to the precision, once and for all.
 
     Those of a user's class stay as they are: its code may do with them what it likes.
@@ -90,44 +98,6 @@ def torch_engine(network: nn.Module, trial: Tensor, precision: Precision) -> For
         return logits.float()
 
     return forward
-
-
-def openvino_engine(network: nn.Module, trial: Tensor, precision: Precision) -> Forward:
-    """Run the network in OpenVINO, compiled for any shape and as many threads as torch's.
-
-    Raises:
-        UserError: OpenVINO is not installed.
-    """
-    openvino = _import_openvino()
-    fuse_upsamplings(network)
-    with torch.no_grad():
-        # A frozen trace of a small input converts in a tenth of the time and memory of a module.
-        traced = torch.jit.freeze(torch.jit.trace(network, trial, check_trace=False))
-    settings = {
-        "INFERENCE_PRECISION_HINT": _OPENVINO_TYPES[precision.dtype],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    compiled = openvino.compile_model(openvino.convert_model(traced), "CPU", settings)
-
-    def forward(batch: Tensor) -> Tensor:
-        return torch.from_numpy(compiled(batch.contiguous().numpy(), share_inputs=True)[0])
-
-    return forward
-
-
-_OPENVINO_TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
-
-
-def _import_openvino() -> Any:
-    # With this package OpenVINO would report its use over the network, without asking.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        import openvino
-    except ImportError:
-        fix = "pip install 'segkit[openvino]', or use --engine torch"
-        raise UserError("OpenVINO is not installed", where="--engine openvino", fix=fix) from None
-    return openvino
 
 
 @torch.inference_mode()
@@ -155,4 +125,8 @@ def check_parity(
         raise UserError(what, where="--engine", fix="use --engine torch")
 
 
-ENGINES: Mapping[str, Engine] = {"torch": torch_engine, "openvino": openvino_engine}
+ENGINES: Mapping[str, Engine] = {
+    "torch": torch_engine,
+    "openvino": openvino_engine,
+    INT8: openvino_int8_engine,
+}

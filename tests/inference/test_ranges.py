@@ -1,0 +1,92 @@
+"""Which convolutions are computed in integers, what they are given, and where that is kept."""
+
+import pytest
+import torch
+from tiny import tiny_network
+
+from segkit.errors import UserError
+from segkit.inference.engines.ranges import (
+    RANGES_FILE,
+    MeasuredRanges,
+    RangeObserver,
+    load_ranges,
+    quantizable,
+    save_ranges,
+)
+from segkit.networks.build import build_network
+from segkit.networks.unet import fuse_upsamplings
+
+FUSED = [
+    "encoder.stages.1.convs.0.conv",
+    "decoder.upsamplings.0.below",
+    "decoder.upsamplings.0.skip",
+]
+
+
+def network(**changes):
+    torch.manual_seed(0)
+    made = build_network(
+        tiny_network(**changes), in_channels=1, out_channels=2, deep_supervision=False
+    ).eval()
+    fuse_upsamplings(made, for_any_shape=True)
+    return made
+
+
+def test_the_first_convolution_and_those_of_single_voxels_are_left_out():
+    assert list(quantizable(network())) == FUSED
+    residual = quantizable(network(kind="residual_encoder"))
+    # The stem sees the image; projections and heads are 1x1.
+    assert list(residual) == [
+        "encoder.stages.0.blocks.0.conv1.conv",
+        "encoder.stages.0.blocks.0.conv2.conv",
+        "encoder.stages.1.blocks.0.conv1.conv",
+        "encoder.stages.1.blocks.0.conv2.conv",
+        *FUSED[1:],
+    ]
+
+
+@torch.inference_mode()
+def test_ranges_are_the_extremes_of_all_inputs():
+    made = network()
+    seen = []
+    made.encoder.stages[0].register_forward_hook(
+        lambda module, given, out: seen.append(out.clone())
+    )
+    observer = RangeObserver(made)
+    assert observer.ranges == {}
+    for scale in (1.0, 3.0, 2.0):
+        made(scale * torch.randn(2, 1, 8, 8, 8) ** 3)
+    together = torch.cat(seen)
+    low, high = float(together.min()), float(together.max())
+    # The skip goes down and across.
+    assert observer.ranges[FUSED[0]] == observer.ranges[FUSED[2]] == (low, high)
+    # The channel of ones belongs to what is upsampled.
+    assert observer.ranges[FUSED[1]][1] >= 1
+
+
+@torch.inference_mode()
+def test_zero_lies_within_every_range():
+    made = network()
+    for module in made.modules():
+        if isinstance(module, torch.nn.InstanceNorm3d):
+            module.bias.fill_(100)
+    observer = RangeObserver(made)
+    made(torch.randn(1, 1, 8, 8, 8))
+    assert observer.ranges[FUSED[0]][0] == 0 < 90 < observer.ranges[FUSED[0]][1]
+
+
+def test_what_is_written_is_read_again_for_the_same_weights_only(tmp_path):
+    fold = tmp_path / "model" / "fold_0"
+    fold.mkdir(parents=True)
+    with pytest.raises(UserError, match="nothing is known of this fold for int8") as error:
+        load_ranges(fold, "abc")
+    assert f"segkit quantize -m {fold.parent} -i IMAGES" in error.value.fix
+    ranges = {"one": (-0.5, 2.0), "two": (0.0, 1.0)}
+    save_ranges(fold, MeasuredRanges(images=3, ranges=ranges), "abc")
+    assert load_ranges(fold, "abc") == ranges
+    with pytest.raises(UserError, match="measured with other weights") as error:
+        load_ranges(fold, "abd")
+    assert "segkit quantize" in error.value.fix
+    (fold / RANGES_FILE).write_text("{}")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_ranges(fold, "abc")

@@ -1,0 +1,142 @@
+"""``segkit quantize``, and predicting in integers afterwards."""
+
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from tiny import tiny_plan, write_description, write_model
+
+import segkit
+from segkit.cli.main import main
+from segkit.dataset.image_io import read_labels
+from segkit.dataset.image_io.sitk_io import write as write_image
+from segkit.errors import UserError
+from segkit.inference.engines.openvino import has_int8
+from segkit.inference.engines.ranges import RANGES_FILE
+from segkit.inference.ensemble_folder import save_ensemble
+from segkit.types import Geometry
+from segkit.workflows import quantization
+from segkit.workflows.quantization import Agreement
+
+SHAPE, GRID = (9, 14, 11), Geometry(spacing_mm=(1.0, 1.0, 1.0))
+runs = pytest.mark.skipif(
+    not (has_int8() and find_spec("openvino")), reason="needs openvino and a processor with int8"
+)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Six images, and a model of two folds."""
+    rng = np.random.default_rng(0)
+    for case in "abcdef":
+        image = rng.normal(10, 3, SHAPE).astype(np.float32)
+        write_image(tmp_path / f"in/{case}_0000.nii.gz", image, GRID)
+    write_model(tmp_path / "model", tiny_plan(), folds=(0, 1), mirror_axes=(0,))
+    return tmp_path
+
+
+def call(capsys, command, *arguments, code=0):
+    found = main([command, *map(str, arguments), "-j", "1", "--device", "cpu"])
+    out = capsys.readouterr()
+    assert found == code, out.err
+    return out
+
+
+def predict(capsys, place, model, out, engine, code=0):
+    given = ("-i", place / "in", "-o", place / out, "--precision", "fp32", "--engine", engine)
+    return call(capsys, "predict", "-m", place / model, *given, code=code)
+
+
+@runs
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_predicts_in_integers_once_it_was_measured(place, capsys):
+    err = predict(capsys, place, "model", "out", "openvino-int8", code=1).err
+    assert f"segkit quantize -m {place / 'model'} -i IMAGES" in err
+    out = call(capsys, "quantize", "-m", place / "model", "-i", place / "in", "--cases", "2").out
+    files = [place / "model" / f"fold_{fold}" / RANGES_FILE for fold in (0, 1)]
+    assert [json.loads(path.read_text())["images"] for path in files] == [2, 2]
+    assert f"measured on 2 image(s): {files[0]}, {files[1]}" in out
+    assert "on 2 other image(s)" in out
+    assert out.endswith("--engine openvino-int8\n")
+    for engine in ("torch", "openvino-int8"):
+        predict(capsys, place, "model", engine, engine)
+    labels = [read_labels(place / e / "c.nii.gz").array for e in ("torch", "openvino-int8")]
+    assert (labels[0] == labels[1]).mean() > 0.9
+    records = [
+        json.loads((place / e / "predicted_by.json").read_text())["source"]
+        for e in ("torch", "openvino-int8")
+    ]
+    assert records[1]["engine"] == "openvino-int8"
+    # Other ranges predict otherwise, and what was predicted with them is not kept.
+    assert records[0]["members"][0]["folds"] != records[1]["members"][0]["folds"]
+    call(capsys, "quantize", "-m", place / "model", "-i", place / "in/a_0000.nii.gz")
+    predict(capsys, place, "model", "again", "openvino-int8")
+    again = json.loads((place / "again/predicted_by.json").read_text())["source"]
+    assert again["members"][0]["folds"] != records[1]["members"][0]["folds"]
+
+
+@runs
+@pytest.mark.filterwarnings("ignore")
+def test_all_members_of_several_models_are_measured(place, capsys):
+    other = write_model(place / "other", tiny_plan(), folds=(0, 1))
+    save_ensemble(place / "best", {place / "model": 1.0, other: 1.0}, ("0",))
+    written = segkit.quantize(place / "best", place / "in", cases=1)
+    assert [path.relative_to(place / "best").parts[1:] for path in written] == [
+        ("model", "fold_0", RANGES_FILE),
+        ("other", "fold_0", RANGES_FILE),
+    ]
+    # The folds are linked files; those of the models themselves stay as they were.
+    assert not (place / "model/fold_0" / RANGES_FILE).exists()
+    predict(capsys, place, "best", "out", "openvino-int8")
+    # What was measured goes along when a model is taken into a folder of several.
+    segkit.quantize(other, place / "in", cases=1)
+    save_ensemble(place / "next", {other: 1.0}, ("0",))
+    assert (place / "next/members/other/fold_0" / RANGES_FILE).exists()
+
+
+@runs
+@pytest.mark.filterwarnings("ignore")
+def test_one_image_is_measured_and_compared_on_and_a_bad_agreement_is_told(
+    place, capsys, monkeypatch
+):
+    monkeypatch.setattr(quantization, "ENOUGH", 1.1)
+    told = call(capsys, "quantize", "-m", place / "model", "-i", place / "in/a_0000.nii.gz")
+    assert "on the same 1 image(s)" in told.out
+    assert "compare with evaluate before it is used so" in told.err
+
+
+def test_wrong_use_is_refused(place, capsys, monkeypatch):
+    what = ("-m", place / "model", "-i", place / "in")
+    assert "--cases must be at least 1" in call(capsys, "quantize", *what, "--cases", 0, code=2).err
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(UserError, match="OpenVINO is not installed"):
+        segkit.quantize(place / "model", place / "in")
+    assert not (place / "model/fold_0" / RANGES_FILE).exists()
+
+
+def test_agreement_is_counted_by_class(tmp_path):
+    schema = write_description(tmp_path).labels
+    agreement = Agreement(schema=schema)
+    assert agreement.lowest == (1.0, "nothing was found")
+    one = np.array([[[[1, 1, 2, 0]]]])
+    other = np.array([[[[1, 0, 2, 0]]]])
+    agreement.add(one, other)
+    # a: one voxel of three in both; b: the same.
+    assert agreement.lowest == (2 / 3, "a")
+    agreement.add(one, one)
+    assert agreement.lowest == (6 / 7, "a")
+    assert agreement.describe() == (
+        "87.500% of the voxels are the same, the lowest Dice of a class is 0.8571 (a)"
+    )
+
+
+def test_agreement_of_structures_is_counted_in_their_channels(tmp_path):
+    labels = {"background": 0, "a": 1, "b": 2}
+    schema = write_description(tmp_path, labels=labels, label_encoding="multilabel").labels
+    agreement = Agreement(schema=schema)
+    one = np.array([[[[1, 1]]], [[[1, 0]]]], dtype=np.int8)
+    other = np.array([[[[1, 1]]], [[[1, 1]]]], dtype=np.int8)
+    agreement.add(one, other)
+    assert agreement.both == {"a": 2, "b": 1}
+    assert agreement.lowest == (2 / 3, "b")
