@@ -21,7 +21,7 @@ from segkit.precision import PrecisionName
 from segkit.runtime import log, progress
 from segkit.types import Shape
 
-BATCH_VOXELS = {"torch": 2**19, "openvino": 2**18, "openvino-int8": 2**18}
+BATCH_VOXELS = {"torch": 2**19, "openvino": 2**17, "openvino-int8": 2**17}
 """Voxels of patches that go through a network together on a CPU, by engine: several small patches,
 for single ones take slower convolutions, and no more than their memory is worth."""
 BATCH_VOXELS_ON_GPU = 2**21
