@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -174,27 +175,44 @@ def cpu_count() -> int:
     return max(1, count)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Look:
+    """What CPUs had done at a moment."""
+
+    at: float
+    """Seconds, monotonic."""
+    own: float
+    """Seconds of CPU time that this process had used."""
+    ticks: dict[int, list[int]]
+    """Ticks that every CPU had spent, as columns of /proc/stat."""
+
+
 def idle_cpus() -> float:
     """CPUs of this process that other programs leave idle, or use at low priority.
 
-    This process is to be at rest meanwhile. Where the system does not tell, all of them.
+    Looks back to when segkit was imported if that was a moment ago, as when a command starts;
+    otherwise waits for a moment. Where the system does not tell, all of them.
     """
-    count = cpu_count()
+    count, before = cpu_count(), _FIRST_LOOK
     try:
-        own = os.sched_getaffinity(0)
-        before = _cpu_times()
-        time.sleep(_SECONDS_OF_LOOKING)
-        idle, total = idle_time(before, _cpu_times(), own)
+        cpus = os.sched_getaffinity(0)
+        since = 0.0 if before is None else time.monotonic() - before.at
+        if before is None or not _SECONDS_OF_LOOKING < since < _MOST_SECONDS_BACK:
+            before = _look()
+            time.sleep(_SECONDS_OF_LOOKING)
+        after = _look()
+        idle, total = idle_time(before.ticks, after.ticks, cpus)
+        left = idle + (after.own - before.own) * os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, LookupError, AttributeError):
         return count
-    return min(count, len(own) * idle / total) if total else count
+    return min(count, len(cpus) * left / total) if total else count
 
 
-def _cpu_times() -> dict[int, list[int]]:
-    """Ticks that every CPU spent, as columns of /proc/stat."""
+def _look() -> _Look:
     lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
     found = {name[0].removeprefix("cpu"): name[1:9] for name in lines if name[0].startswith("cpu")}
-    return {int(cpu): [*map(int, ticks)] for cpu, ticks in found.items() if cpu}
+    ticks = {int(cpu): [*map(int, spent)] for cpu, spent in found.items() if cpu}
+    return _Look(at=time.monotonic(), own=time.process_time(), ticks=ticks)
 
 
 def idle_time(
@@ -265,7 +283,10 @@ def _keep_large_blocks() -> None:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_SECONDS_OF_LOOKING = 0.15
+_SECONDS_OF_LOOKING, _MOST_SECONDS_BACK = 0.15, 5.0
+_FIRST_LOOK: _Look | None = None
+with contextlib.suppress(OSError, ValueError):
+    _FIRST_LOOK = _look()
 
 
 def available_memory() -> int:

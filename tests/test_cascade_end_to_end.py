@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from commands import read_nifti, segkit, write_nifti
 
 from segkit.cli.main import main
+from segkit.inference.engines.openvino import has_int8
 
 CASES = ("a", "b", "c", "d", "e")
 TINY = ("sampling.patch_size=[16,16,16]", "sampling.batch_size=2")
@@ -101,6 +103,23 @@ def test_one_command_trains_both_stages_and_goes_on_where_it_stopped(raw, work, 
     assert f"{CASCADE} fold 3: training on" in told
     assert "predicts the" not in told
     assert {path: path.stat().st_mtime_ns for path in predicted.iterdir()} == before
+
+
+@pytest.mark.skipif(
+    not (has_int8() and find_spec("openvino")), reason="needs openvino and a processor with int8"
+)
+@pytest.mark.filterwarnings("ignore")
+def test_both_stages_are_calibrated_for_integers(raw, copied, tmp_path, capsys):
+    model = models(copied, raw) / f"default_{CASCADE}_debug"
+    images = ("-i", raw / "imagesTr", "--device", "cpu")
+    int8 = ("predict", "-m", model, *images, "-o", tmp_path / "out", "--engine", "openvino-int8")
+    assert f"segkit quantize -m {model} -i IMAGES" in segkit(capsys, *int8, code=1).err
+    told = segkit(capsys, "quantize", "-m", model, *images, "--cases", "2").out
+    for folder in (model / "previous_stage", model):
+        files = [folder / f"fold_{fold}/final_int8.json" for fold in range(5)]
+        assert all(str(path) in told and path.exists() for path in files)
+    segkit(capsys, *int8)
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == len(CASES)
 
 
 def test_a_model_folder_predicts_by_itself_wherever_it_is(raw, work, trained, tmp_path, capsys):

@@ -75,7 +75,7 @@ class CasePredictor:
     settings: PredictionSettings
     device: torch.device
     weights: Mapping[str, str] = field(default_factory=dict)
-    """Fold -> hash of its checkpoint."""
+    """Fold -> hash of its checkpoint, and for integers of its ranges too."""
     checkpoint: str = "final"
     finish: Finish | None = None
     previous: CasePredictor | Segmentations | None = None

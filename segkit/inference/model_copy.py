@@ -7,10 +7,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from segkit.inference.engines.ranges import RANGES_FILE
-
 OF_THE_MODEL = ("model.json", "plan.json", "dataset.json")
-_OF_A_FOLD = ("final.pt", "recipe.json", RANGES_FILE)
+_OF_A_FOLD = ("final.pt", "recipe.json", "final_int8.json")
 
 
 def link_model(source: Path, target: Path, folds: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from segkit.errors import UserError
+from segkit.inference.engines import find_engine
 from segkit.inference.engines.forward import Forward
 from segkit.inference.flips import Flip, SideSwap, all_flips
 from segkit.inference.tiling import Tile, make_tiles, symmetric_padding
@@ -21,11 +22,8 @@ from segkit.precision import PrecisionName
 from segkit.runtime import log, progress
 from segkit.types import Shape
 
-BATCH_VOXELS = {"torch": 2**19, "openvino": 2**17, "openvino-int8": 2**17}
-"""Voxels of patches that go through a network together on a CPU, by engine: several small patches,
-for single ones take slower convolutions, and no more than their memory is worth."""
 BATCH_VOXELS_ON_GPU = 2**21
-"""What fills the device, and hardly more."""
+"""Voxels of patches that go through a network together: what fills a GPU, and hardly more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +113,8 @@ def predict_logits(
 
 def default_batch_size(patch_size: Shape, device: torch.device, engine: str = "torch") -> int:
     """Return how many patches go through a network together at most."""
-    voxels = BATCH_VOXELS[engine] if device.type == "cpu" else BATCH_VOXELS_ON_GPU
+    on_cpu = device.type == "cpu"
+    voxels = find_engine(engine, "cpu").batch_voxels if on_cpu else BATCH_VOXELS_ON_GPU
     return max(1, voxels // math.prod(patch_size))
 
 
@@ -167,8 +166,9 @@ def _slide(
     """Add up the weighted logits of every tile and flip, on the device of ``image``."""
     logits: Tensor | None = None
     passes = list(itertools.product(tiles, flips))
-    size = math.ceil(len(passes) / math.ceil(len(passes) / batch_size))  # no small last batch
-    batches = [passes[i : i + size] for i in range(0, len(passes), size)]
+    count = math.ceil(len(passes) / batch_size)
+    edges = [len(passes) * i // count for i in range(count + 1)]
+    batches = [passes[start:stop] for start, stop in itertools.pairwise(edges)]
     for batch in progress(batches, "  tiles", total=len(batches), closing_line=False):
         views = [flip.mirrored(extend(image[(slice(None), *tile.slices)])) for tile, flip in batch]
         outputs = forward(torch.stack(views)).to(image.device)

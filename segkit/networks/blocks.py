@@ -111,8 +111,14 @@ class ConvUnit(nn.Module):
             features = self.dropout(features)
         norm = self.norm
         if isinstance(norm, _InstanceNorm) and is_channels_last_on_cpu(features):
+            # What a convolution has just made nobody else holds, unless its gradient is to come.
             return channels_last_norm(
-                features, norm.weight, norm.bias, eps=norm.eps, slope=self.slope
+                features,
+                norm.weight,
+                norm.bias,
+                eps=norm.eps,
+                slope=self.slope,
+                in_place=not torch.is_grad_enabled(),
             )
         features = norm(features)
         # In place is safe: a norm keeps its input, not its output, for the gradient.

@@ -9,74 +9,102 @@ upsampled copies of them, and nothing is joined. The result is the same but for 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from segkit.networks.blocks import CONV, TRANSPOSED_CONV
+
+Axes = tuple[int, ...]
+Region = tuple[Any, ...]
+"""Index of some voxels of (B, C, *S)."""
 
 
 class FusedUpsampling(nn.Module):
     """``conv(cat((upsampling(below), skip)))``, as a sum over both.
 
-    The bias of the upsampling is the weight of one more channel below, of ones: it counts for less
-    at the border, as the convolution sees zeros beyond.
+    The bias of the upsampling adds a constant, and less at the border: the convolution sees zeros
+    beyond, whose taps add nothing.
     """
 
-    def __init__(self, upsampling: Any, conv: Any, *, for_any_shape: bool) -> None:
-        """Take over the weights of two layers.
+    def __init__(self, upsampling: Any, conv: Any, *, traceable: bool) -> None:
+        """Take over the weights of two layers, which stay as they are.
 
         Args:
-            upsampling: Transposed convolution whose kernel is its stride.
+            upsampling: Transposed convolution, 2D or 3D, whose kernel is its stride.
             conv: Convolution of stride 1 that keeps the shape.
-            for_any_shape: Join the channel of ones in every pass, as a trace must, which holds for
-                any shape. Otherwise what it adds is kept for the shape that came last.
+            traceable: Let one more channel below, of ones, add what the bias does, for a trace
+                must hold for any shape. Otherwise the border is corrected, which takes no time.
         """
         super().__init__()
-        ndim, width = conv.weight.ndim - 2, conv.out_channels
+        ndim = conv.weight.ndim - 2
         of_below, of_skip = conv.weight.detach().tensor_split([upsampling.out_channels], dim=1)
-        bias = upsampling.bias.detach().reshape(1, -1, *[1] * ndim)
-        of_ones = bias.expand(1, -1, *upsampling.stride)
-        weight = _composed(torch.cat((upsampling.weight.detach(), of_ones)), of_below)
-        self.of_ones = None if for_any_shape else nn.Parameter(weight[-1:])
-        weight = weight if for_any_shape else weight[:-1]
-        self.below: Any = TRANSPOSED_CONV[ndim](
-            len(weight),
-            width,
-            tuple(weight.shape[2:]),
-            stride=upsampling.stride,
-            padding=conv.padding,
-            bias=False,
+        weight = _composed(upsampling.weight.detach(), of_below)
+        taps = torch.einsum("oc...,c->o...", of_below, upsampling.bias.detach())
+        bias = taps.new_zeros(len(taps)) if conv.bias is None else conv.bias.detach()
+        if traceable:
+            ones = upsampling.bias.detach().reshape(1, -1, *[1] * ndim)
+            ones = ones.expand(1, -1, *upsampling.stride)
+            weight = torch.cat((weight, _composed(ones, of_below)))
+        else:
+            bias = bias + taps.flatten(1).sum(1)
+        layout: dict[str, Any] = {"padding": conv.padding, "dtype": weight.dtype}
+        self.below = _with_weights(
+            TRANSPOSED_CONV[ndim], weight.transpose(0, 1), None, stride=upsampling.stride, **layout
         )
-        self.skip = CONV[ndim](of_skip.shape[1], width, conv.kernel_size, padding=conv.padding)
-        self.below.weight = nn.Parameter(weight.contiguous())
-        self.skip.weight, self.skip.bias = nn.Parameter(of_skip.contiguous()), conv.bias
-        self._offset: Tensor | None = None
+        self.skip = _with_weights(CONV[ndim], of_skip, bias, **layout)
+        self.traceable = traceable
+        self._taps = taps
+        self._shape: Axes = ()
+        self._border: list[tuple[Region, Tensor]] = []
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
         """(B, C, *S / stride) and (B, C_skip, *S) to (B, C_out, *S)."""
-        if self.of_ones is None:
+        if self.traceable:
             below = torch.cat((below, torch.ones_like(below[:, :1])), dim=1)
         result: Tensor = self.below(below)
         result += self.skip(skip)
-        if self.of_ones is not None:
-            result += self._added(below, result, self.of_ones)
+        if not self.traceable:
+            for region, missing in self._border_of(tuple(skip.shape[2:])):
+                result[region] -= missing
         return result
 
-    def _added(self, below: Tensor, result: Tensor, of_ones: Tensor) -> Tensor:
-        """Return (1, C_out, *S), laid out as the result: what the channel of ones adds."""
-        if self._offset is None or self._offset.shape[2:] != result.shape[2:]:
-            ones = below.new_ones(1, 1, *below.shape[2:])
-            stride, padding = self.below.stride, self.below.padding
-            added = _TRANSPOSED[below.ndim - 2](ones, of_ones, stride=stride, padding=padding)
-            self._offset = torch.empty_like(result[:1]).copy_(added)
-        return self._offset
+    def _border_of(self, shape: Axes) -> list[tuple[Region, Tensor]]:
+        """Return the regions at the border and what their missing taps (C_out, 1, ...) added.
+
+        It is kept for the shape that came last: all tiles of an image have the same.
+        """
+        if shape != self._shape:
+            self._border, self._shape = list(_missing(self._taps, shape)), shape
+        return self._border
 
 
-_TRANSPOSED: Mapping[int, Callable[..., Tensor]] = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
+def _missing(taps: Tensor, shape: Axes) -> Iterator[tuple[Region, Tensor]]:
+    """Yield where taps (C_out, *kernel) lie beyond (B, C_out, *shape), and their sum there."""
+    whole = taps.flatten(1).sum(1)
+    axes = [_seen(size, kernel) for size, kernel in zip(shape, taps.shape[1:], strict=True)]
+    for parts in product(*axes):
+        region: Region = (..., *(where for where, _ in parts))
+        seen: Region = (..., *(part for _, part in parts))
+        if taps[seen].shape != taps.shape:
+            missing = whole - taps[seen].flatten(1).sum(1)
+            yield region, missing.reshape(-1, *[1] * len(shape))
+
+
+def _seen(size: int, kernel: int) -> list[tuple[slice, slice]]:
+    """Divide an axis into slices whose voxels see the same taps of a kernel, and these."""
+    reach = (kernel - 1) // 2
+    edges = [*range(min(reach, size)), *range(max(reach, size - reach), size)]
+    found = [
+        (slice(i, i + 1), slice(max(reach - i, 0), min(size - i + reach, kernel))) for i in edges
+    ]
+    if size > 2 * reach:
+        found.append((slice(reach, size - reach), slice(None)))
+    return found
 
 
 def _composed(upsampling: Tensor, conv: Tensor) -> Tensor:
@@ -85,9 +113,26 @@ def _composed(upsampling: Tensor, conv: Tensor) -> Tensor:
     Returns:
         (C, C_out, *(stride + kernel - 1)), of a transposed convolution with that stride.
     """
-    ndim = conv.ndim - 2
-    mirrored = conv.double().transpose(0, 1).flip(tuple(range(2, ndim + 2)))
-    return _TRANSPOSED[ndim](upsampling.double(), mirrored).to(conv.dtype)
+    stride, kernel = upsampling.shape[2:], conv.shape[2:]
+    mirrored = conv.flip(tuple(range(2, conv.ndim)))
+    sizes = [s + k - 1 for s, k in zip(stride, kernel, strict=True)]
+    composed = conv.new_zeros(len(upsampling), len(conv), *sizes)
+    for tap in product(*map(range, stride)):
+        window = tuple(slice(t, t + k) for t, k in zip(tap, kernel, strict=True))
+        one: Region = (..., *tap)
+        reached: Region = (..., *window)
+        composed[reached] += torch.tensordot(upsampling[one], mirrored, dims=([1], [1]))
+    return composed
+
+
+def _with_weights(kind: Any, weight: Tensor, bias: Tensor | None, **options: Any) -> Any:
+    """Make a convolution of weights (C_out, C_in, *kernel)."""
+    width, channels, *kernel = weight.shape
+    made = skip_init(kind, channels, width, tuple(kernel), bias=bias is not None, **options)
+    own = weight.transpose(0, 1) if made.transposed else weight
+    made.weight = nn.Parameter(own.contiguous())
+    made.bias = None if bias is None else nn.Parameter(bias)
+    return made
 
 
 def fusing_pays(upsampling: Any, conv: Any) -> bool:

@@ -38,13 +38,19 @@ sums are off by more than the features' own rounding (a million voxels: the vari
 
 
 def channels_last_norm(
-    features: Tensor, weight: Tensor, bias: Tensor, *, eps: float, slope: float
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float,
+    slope: float,
+    in_place: bool = False,
 ) -> Tensor:
     """Instance norm, then LeakyReLU with ``slope`` (1: none), of channels-last (B, C, *S).
 
-    Where no gradients are asked for, the result takes the place of the features.
+    In place it has no gradient.
     """
-    if not torch.is_grad_enabled():
+    if in_place:
         _normalize_all(features, (weight, bias), eps, slope, out=features)
         return features
     result: Tensor = _ChannelsLastNorm.apply(features, weight, bias, eps, slope)

@@ -151,7 +151,7 @@ class UNet(nn.Module):
         return logits if every else logits[0]
 
 
-def fuse_upsamplings(network: nn.Module, *, for_any_shape: bool = False) -> None:
+def fuse_upsamplings(network: nn.Module, *, traceable: bool = False) -> None:
     """Leave out operations of a trained U-Net's decoder that its logits do not need.
 
     Wherever that saves multiplications, upsampling and first convolution of a stage become one.
@@ -159,7 +159,7 @@ def fuse_upsamplings(network: nn.Module, *, for_any_shape: bool = False) -> None
 
     Args:
         network: In eval mode.
-        for_any_shape: Whether it is going to be traced.
+        traceable: Whether it is going to be traced.
     """
     if not isinstance(network, UNet):
         return
@@ -167,7 +167,7 @@ def fuse_upsamplings(network: nn.Module, *, for_any_shape: bool = False) -> None
     for i, (upsample, stage) in enumerate(zip(decoder.upsamplings, decoder.stages, strict=True)):
         first = stage.convs[0]
         if not isinstance(upsample, FusedUpsampling) and fusing_pays(upsample, first.conv):
-            fused = FusedUpsampling(upsample, first.conv, for_any_shape=for_any_shape)
+            fused = FusedUpsampling(upsample, first.conv, traceable=traceable)
             decoder.upsamplings[i], first.conv = fused, nn.Identity()
 
 

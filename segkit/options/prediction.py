@@ -137,14 +137,19 @@ class Predict(Common):
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Common):
-    """Prepare a model for predict --engine openvino-int8, which is faster on CPUs.
+    """Calibrate a model for predict --engine openvino-int8, which is faster on CPUs.
 
-    Measures on some images between which values a network's features lie, writes that into the
-    model folder, and compares predictions in integers with those of torch.
+    Notes on some images between which values a network's features lie, writes that into the
+    model folder, and compares predictions in 8-bit integers with those of torch on others.
     """
 
     model: Path = flag(
-        "-m", "--model", help="model folder", type=Path, required=True, metavar="MODEL"
+        "-m",
+        "--model",
+        help="model folder, or results of nnU-Net v2 (folder or zip)",
+        type=Path,
+        required=True,
+        metavar="MODEL",
     )
     inputs: tuple[Path, ...] = flag(
         "-i",
@@ -157,7 +162,7 @@ class Quantize(Common):
     )
     cases: int = flag(
         "--cases",
-        help="measure on so many images, and compare on as many others (default 8)",
+        help="calibrate on so many images, and compare on as many others (default 8)",
         default=8,
         type=int,
         metavar="N",
@@ -171,10 +176,16 @@ class Quantize(Common):
         default="final",
         choices=("final", "best", "last"),
     )
+    precision: PrecisionName = flag(
+        "--precision",
+        help="of torch, to calibrate and compare with: auto, fp32 or bf16",
+        default="auto",
+        choices=("auto", "fp32", "bf16"),
+    )
     previous_stage: Path | None = flag(
         "--previous-stage",
         help="of a cascade: folder of segmentations to refine (default: the model's own previous "
-        "stage, which is measured too)",
+        "stage, which is calibrated too)",
         type=Path,
         metavar="DIR",
     )

@@ -16,8 +16,9 @@ from segkit.errors import UsageError, UserError
 from segkit.evaluation.postprocessing import RULES_FILE
 from segkit.files import content_hash
 from segkit.inference.case import CasePredictor
-from segkit.inference.engines import INT8, start_engine, trial_input
-from segkit.inference.engines.ranges import load_ranges
+from segkit.inference.engines import find_engine, start_engine, trial_input
+from segkit.inference.engines.openvino import check_int8
+from segkit.inference.engines.ranges import NotCalibrated, load_ranges, ranges_file
 from segkit.inference.ensemble import EnsemblePredictor
 from segkit.inference.ensemble_folder import is_ensemble, load_ensemble
 from segkit.inference.model import Model, load_model, load_networks, trained_folds
@@ -71,6 +72,27 @@ def load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
             that do not predict the same from the same channels; a previous stage that is missing,
             or given where there is no cascade.
     """
+    try:
+        return _load_models(folders, loading)
+    except NotCalibrated as error:
+        fix = _how_to_quantize(folders, loading)
+        raise UserError(error.what, where=error.where, fix=fix) from None
+
+
+def flags_of_weights(loading: Loading) -> str:
+    """Say on a command line which folds and checkpoint are meant, where not the usual ones."""
+    folds = f" --folds {' '.join(loading.folds)}" if loading.folds else ""
+    checkpoint = "" if loading.checkpoint == "final" else f" --checkpoint {loading.checkpoint}"
+    return folds + checkpoint
+
+
+def _how_to_quantize(folders: Iterable[Path], loading: Loading) -> str:
+    weights = flags_of_weights(loading)
+    commands = [f"segkit quantize -m {folder}{weights} -i IMAGES" for folder in folders]
+    return f"{'; '.join(commands)} (some images like those that are to be predicted)"
+
+
+def _load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
     if any(is_ensemble(folder) for folder in folders):
         return _load_ensemble(folders, loading)
     members = [_load_model(folder, loading) for folder in folders]
@@ -91,7 +113,7 @@ def _load_ensemble(folders: Mapping[Path, float], loading: Loading) -> Work:
         what = "a folder of several models predicts alone"
         fix = "give it without other models, or all models one by one"
         raise UsageError(what, where=folder, fix=fix)
-    work = load_models(load_ensemble(folder), replace(loading, postprocess=False))
+    work = _load_models(load_ensemble(folder), replace(loading, postprocess=False))
     if not loading.postprocess:
         return work
     return replace(work, finish=finish_of(folder / RULES_FILE, work.model.description))
@@ -128,26 +150,30 @@ def _previous_stage(model: Model, loading: Loading) -> CasePredictor | Segmentat
 
 def _start(model: Model, loading: Loading) -> CasePredictor:
     """Load the weights of a model and start its networks in their engine."""
-    checkpoint, engine = loading.checkpoint, loading.engine
+    checkpoint, name = loading.checkpoint, loading.engine
+    engine = find_engine(name, loading.device.type)
+    if engine.quantized:
+        check_int8(segkits=model.network.class_ is None)
     patch_size = model.settings.patch_size
     trial = trial_input(model.network, model.input_channels, patch_size)
     precision = choose_precision(loading.precision, loading.device)
     folds = loading.folds or tuple(trained_folds(model.folder, checkpoint))
     networks = load_networks(model, folds, checkpoint=checkpoint, device=loading.device)
-    files = {fold: model.folder / f"fold_{fold}" / f"{checkpoint}.pt" for fold in folds}
-    weights = {fold: checkpoint_hash(path) for fold, path in files.items()}
+    places = {fold: model.folder / f"fold_{fold}" for fold in folds}
+    weights = {fold: checkpoint_hash(path / f"{checkpoint}.pt") for fold, path in places.items()}
     ranges = {}
-    if engine == INT8:
-        ranges = {fold: load_ranges(files[fold].parent, weights[fold]) for fold in folds}
+    if engine.quantized:
+        files = {fold: ranges_file(path, checkpoint) for fold, path in places.items()}
+        ranges = {fold: load_ranges(path, weights[fold]) for fold, path in files.items()}
         # What is predicted depends on both.
         weights = {fold: content_hash([weights[fold], ranges[fold]]) for fold in folds}
     return CasePredictor(
         model=model,
         forwards=[
-            start_engine(engine, network, trial, precision, ranges.get(fold))
+            start_engine(name, network, trial, precision, ranges.get(fold))
             for fold, network in zip(folds, networks, strict=True)
         ],
-        settings=PredictionSettings(precision=loading.precision, engine=engine),
+        settings=PredictionSettings(precision=loading.precision, engine=name),
         device=loading.device,
         weights=weights,
         checkpoint=checkpoint,

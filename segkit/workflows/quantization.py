@@ -12,86 +12,99 @@ import torch
 from segkit import options as opt
 from segkit.dataset.cases import Case
 from segkit.dataset.labels import LabelSchema
-from segkit.errors import UsageError
+from segkit.errors import UsageError, UserError
 from segkit.files import check_writable
 from segkit.inference.case import CasePredictor
 from segkit.inference.engines import INT8, torch_engine, trial_input
-from segkit.inference.engines.openvino import check_int8, import_openvino
+from segkit.inference.engines.openvino import check_int8
 from segkit.inference.engines.ranges import (
-    RANGES_FILE,
     MeasuredRanges,
     RangeObserver,
+    ranges_file,
     save_ranges,
 )
 from segkit.inference.ensemble_folder import is_ensemble, load_ensemble
 from segkit.inference.files import look_for_images
-from segkit.inference.model import load_networks
+from segkit.inference.model import load_model, load_networks
 from segkit.networks.unet import fuse_upsamplings
 from segkit.precision import choose_precision
 from segkit.runtime import log, prepare_torch, progress
 from segkit.workflows.common import Outcome
-from segkit.workflows.models import Loading, load_models
+from segkit.workflows.interop import with_imported
+from segkit.workflows.models import Loading, flags_of_weights, load_models
 
 ENOUGH = 0.99
-"""Dice between predictions in integers and torch's, below which it is warned."""
+"""Dice of a class between predictions in integers and torch's, below which it is warned."""
 CPU = torch.device("cpu")
 
 
 def quantize(options: opt.Quantize) -> Outcome[tuple[Path, ...]]:
-    """Measure for ``openvino-int8``; see :class:`segkit.options.Quantize`."""
+    """Calibrate a model for ``openvino-int8``; see :class:`segkit.options.Quantize`."""
     if options.cases < 1:
         raise UsageError(f"--cases must be at least 1, got {options.cases}", fix="8 is usual")
-    import_openvino()
-    together = is_ensemble(options.model)
-    folders = tuple(load_ensemble(options.model)) if together else (options.model,)
-    prepare_torch()
-    lines: list[str] = []
-    written: list[Path] = []
+    if options.device not in ("auto", "cpu"):
+        what = f"integers are for CPUs, not for {options.device}"
+        raise UsageError(what, where="--device", fix="leave it out")
+    (named,) = with_imported((options.model,), (), options.workdir)
+    folders = tuple(load_ensemble(named)) if is_ensemble(named) else (named,)
     for folder in folders:
+        check_int8(segkits=load_model(folder).network.class_ is None)
         check_writable(folder)
-        done = _quantize(folder, options)
-        lines += done.lines
-        written += done.written
-    lines.append(f"predict with: segkit predict -m {options.model} ... --engine {INT8}")
-    return Outcome(text="\n".join(lines), result=tuple(written))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Done:
-    lines: list[str]
-    written: list[Path]
-
-
-def _quantize(folder: Path, options: opt.Quantize) -> _Done:
-    """Measure one model, and compare."""
+    prepare_torch()
     loading = Loading(
         device=CPU,
         folds=options.folds,
         checkpoint=options.checkpoint,
+        precision=options.precision,
         postprocess=False,
         previous_stage=options.previous_stage,
     )
+    lines: list[str] = []
+    written: list[Path] = []
+    for folder in folders:
+        files, told = _quantize(folder, options, loading)
+        written += files
+        lines += told
+    weights = flags_of_weights(loading)
+    lines.append(
+        f"predict with: segkit predict -m {options.model}{weights} -i IMAGES -o OUTPUT "
+        f"--engine {INT8}"
+    )
+    return Outcome(text="\n".join(lines), result=tuple(written))
+
+
+def _quantize(
+    folder: Path, options: opt.Quantize, loading: Loading
+) -> tuple[list[Path], list[str]]:
+    """Calibrate one model and compare; returns the files, and what is to be told."""
     exact = _alone(folder, loading)
     given = look_for_images(
         options.inputs, exact.model.description, may_lack_channels=exact.may_lack_channels
     )
     whole = [case for case in given.cases if case.id not in given.faults]
     exact.check(whole)
-    measured_on, compared_on = _chosen(whole, options.cases)
-    written = _measure(exact, measured_on)
+    calibration, others = _chosen(whole, options.cases)
+    files = _calibrate(exact, calibration)
+    try:
+        quantized = _alone(folder, replace(loading, engine=INT8))
+    except UserError:
+        # Nothing is left behind that no engine takes.
+        for path in files:
+            path.unlink(missing_ok=True)
+        raise
     agreement = Agreement(schema=exact.model.description.labels)
-    rounded = _alone(folder, replace(loading, engine=INT8))
-    for case in progress(compared_on or measured_on, "compare"):
-        agreement.add(*(_segmented(work, case) for work in (exact, rounded)))
-    others = f"{len(compared_on)} other" if compared_on else f"the same {len(measured_on)}"
-    lines = [
-        f"measured on {len(measured_on)} image(s): {', '.join(map(str, written))}",
-        f"int8 against {_precision(exact)} on {others} image(s): {agreement.describe()}",
+    for case in progress(others or calibration, "compare"):
+        agreement.add(_segmented(exact, case), _segmented(quantized, case))
+    on = f"{len(others)} other" if others else f"the same {len(calibration)}"
+    precision = choose_precision(loading.precision, CPU).name
+    dice, name = agreement.lowest
+    if dice < ENOUGH:
+        what = "%s: Dice of %s between int8 and %s is %.4f; evaluate both on labelled cases first"
+        log.warning(what, folder, name, precision, dice)
+    return files, [
+        f"calibrated on {len(calibration)} image(s): {', '.join(map(str, files))}",
+        f"int8 against {precision} on {on} image(s): {agreement.describe()}",
     ]
-    if agreement.lowest[0] < ENOUGH:
-        what = "integers change what %s predicts: compare with evaluate before it is used so"
-        log.warning(what, folder)
-    return _Done(lines=lines, written=written)
 
 
 def _alone(folder: Path, loading: Loading) -> CasePredictor:
@@ -101,12 +114,8 @@ def _alone(folder: Path, loading: Loading) -> CasePredictor:
     return work.with_settings(work.settings.step, mirror=False)
 
 
-def _precision(work: CasePredictor) -> str:
-    return choose_precision(work.settings.precision, CPU).name
-
-
 def _chosen(cases: Sequence[Case], count: int) -> tuple[list[Case], list[Case]]:
-    """Return cases to measure on and others to compare on, both spread over all."""
+    """Return calibration cases and others to compare on, both spread over all."""
     places = np.unique(np.linspace(0, len(cases) - 1, min(2 * count, len(cases))).round())
     spread = [cases[int(place)] for place in places]
     return spread[::2], spread[1::2]
@@ -118,40 +127,38 @@ def _segmented(work: CasePredictor, case: Case) -> np.ndarray:
     return decided.array
 
 
-def _measure(work: CasePredictor, cases: Sequence[Case]) -> list[Path]:
-    """Predict cases with torch, and write what the networks saw; returns the files."""
+def _calibrate(work: CasePredictor, cases: Sequence[Case]) -> list[Path]:
+    """Predict cases with torch, and write between which values features lay; returns the files."""
     observed, observers = _observed(work)
-    for case in progress(cases, "measure"):
+    for case in progress(cases, "calibrate"):
         observed.predict(observed.read(case))
-    written = []
-    for fold, weights, observer in observers:
+    for path, (weights, observer) in observers.items():
         measured = MeasuredRanges(images=len(cases), ranges=observer.ranges)
-        save_ranges(fold, measured, weights)
-        written.append(fold / RANGES_FILE)
-    return written
+        save_ranges(path, measured, weights)
+    return list(observers)
 
 
 def _observed(
     work: CasePredictor,
-) -> tuple[CasePredictor, list[tuple[Path, str, RangeObserver]]]:
-    """Return the same with networks that are followed: folder, weights and observer of each.
+) -> tuple[CasePredictor, dict[Path, tuple[str, RangeObserver]]]:
+    """Return the same with observed networks, and file -> hash of the weights, and observer.
 
-    The previous stage of a cascade is followed too, where the model predicts it itself.
+    The previous stage of a cascade is observed too, where the model predicts it itself.
     """
-    model, observers, forwards = work.model, [], []
+    model, observers, forwards = work.model, {}, []
     trial = trial_input(model.network, model.input_channels, model.settings.patch_size)
     precision = choose_precision(work.settings.precision, CPU)
     networks = load_networks(model, list(work.weights), checkpoint=work.checkpoint, device=CPU)
     for (fold, weights), network in zip(work.weights.items(), networks, strict=True):
-        check_int8(network)
-        fuse_upsamplings(network, for_any_shape=True)
-        observers.append((model.folder / f"fold_{fold}", weights, RangeObserver(network)))
+        fuse_upsamplings(network, traceable=True)
+        path = ranges_file(model.folder / f"fold_{fold}", work.checkpoint)
+        observers[path] = weights, RangeObserver(network)
         forwards.append(torch_engine(network, trial, precision, {}))
-    followed = replace(work, forwards=forwards)
+    observed = replace(work, forwards=forwards)
     if isinstance(work.previous, CasePredictor):
         previous, others = _observed(work.previous)
-        return replace(followed, previous=previous), observers + others
-    return followed, observers
+        return replace(observed, previous=previous), {**others, **observers}
+    return observed, observers
 
 
 @dataclass(kw_only=True)
@@ -161,6 +168,7 @@ class Agreement:
     schema: LabelSchema
     voxels: int = 0
     same: int = 0
+    """Of structures that overlap, voxels are counted once for each."""
     both: dict[str, int] = field(default_factory=dict)
     """Class -> voxels that both series gave to it."""
     either: dict[str, int] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """Progress where stderr is no terminal, and threads beside other programs."""
 
 import logging
+import os
 
 import pytest
 import torch
@@ -42,6 +43,49 @@ def test_idle_time_counts_the_cpus_of_this_process_only():
     }
     assert runtime.idle_time(before, after, {1}) == (1 + 3 + 1, 10)
     assert runtime.idle_time(before, after, {0, 1, 2}) == (0 + 5 + 10, 30)
+
+
+def look(at, own, *busy):
+    """Return what two CPUs had done by second ``at``, of which each was busy for some."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    spent = {
+        i: [round(n * ticks), 0, 0, round((at - n) * ticks), 0, 0, 0, 0] for i, n in enumerate(busy)
+    }
+    return runtime._Look(at=at, own=own, ticks=spent)
+
+
+@pytest.mark.parametrize(
+    ("now", "idle"),
+    [
+        (look(1.0, 0.0, 0.0, 0.0), 2),
+        (look(1.0, 0.0, 1.0, 0.5), 0.5),
+        # What this process did meanwhile takes nothing from it.
+        (look(1.0, 1.0, 1.0, 0.0), 2),
+        (look(1.0, 0.5, 1.0, 0.5), 1),
+    ],
+)
+def test_idle_cpus_looks_back_to_the_import(monkeypatch, now, idle):
+    monkeypatch.setattr(runtime, "cpu_count", lambda: 2)
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(runtime, "_FIRST_LOOK", look(0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: 1.0)
+    monkeypatch.setattr(runtime.time, "sleep", lambda _: pytest.fail("there was no need to wait"))
+    monkeypatch.setattr(runtime, "_look", lambda: now)
+    assert REAL_IDLE_CPUS() == pytest.approx(idle)
+
+
+@pytest.mark.parametrize("first", [None, look(0.0, 0.0, 0.0, 0.0)])
+def test_idle_cpus_waits_where_the_import_is_long_ago(monkeypatch, first):
+    looks = iter([look(60.0, 9.0, 20.0, 60.0), look(61.0, 9.0, 21.0, 60.0)])
+    waited = []
+    monkeypatch.setattr(runtime, "cpu_count", lambda: 2)
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(runtime, "_FIRST_LOOK", first)
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: 60.0)
+    monkeypatch.setattr(runtime.time, "sleep", waited.append)
+    monkeypatch.setattr(runtime, "_look", lambda: next(looks))
+    assert REAL_IDLE_CPUS() == pytest.approx(1)
+    assert len(waited) == 1
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Engines against the network itself, and what is refused."""
 
 import copy
+import dataclasses
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -10,11 +11,14 @@ import torch
 
 from segkit.errors import UserError
 from segkit.inference.engines import ENGINES, INT8, start_engine, torch_engine, trial_input
+from segkit.inference.engines import openvino as engine_of_openvino
+from segkit.inference.engines.forward import Engine
 from segkit.inference.engines.openvino import has_int8
-from segkit.inference.engines.ranges import RangeObserver
+from segkit.inference.engines.ranges import NotCalibrated, RangeObserver
 from segkit.networks.build import build_network
 from segkit.networks.own import OwnNetwork
 from segkit.networks.unet import fuse_upsamplings
+from segkit.options import Predict
 from segkit.planning.plan import NetworkPlan
 from segkit.precision import Precision
 
@@ -92,7 +96,7 @@ needs_vnni = pytest.mark.skipif(
 def measured(network, *inputs):
     """Return the ranges of the convolutions of a network, which is left as it is."""
     followed = copy.deepcopy(network)
-    fuse_upsamplings(followed, for_any_shape=True)
+    fuse_upsamplings(followed, traceable=True)
     observer = RangeObserver(followed)
     for batch in inputs:
         followed(batch)
@@ -125,9 +129,8 @@ def test_integers_are_refused_where_they_do_not_belong(monkeypatch):
     network, trial = make("3d")
     ranges = measured(network, trial)
     few = dict(list(ranges.items())[1:])
-    with pytest.raises(UserError, match="ranges are those of another network") as error:
+    with pytest.raises(NotCalibrated, match="those of another network"):
         start_engine(INT8, copy.deepcopy(network), trial, precision(), few)
-    assert "segkit quantize" in error.value.fix
     # Ranges that cut off nearly everything are found out by the logits.
     narrow = {name: (low / 50, high / 50) for name, (low, high) in ranges.items()}
     with pytest.raises(UserError, match="gives other logits than torch"):
@@ -139,6 +142,38 @@ def test_integers_are_refused_where_they_do_not_belong(monkeypatch):
     with pytest.raises(UserError, match="no instructions for convolutions in int8") as error:
         start_engine(INT8, network, trial, precision(), ranges)
     assert "--engine openvino" in error.value.fix
+    # An older torch does not tell; parity then decides.
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert has_int8()
+    monkeypatch.setattr(engine_of_openvino, "_quantize_weights", lambda model: 0)
+    with pytest.raises(UserError, match="shows convolutions otherwise than expected"):
+        start_engine(INT8, network, trial, precision(), ranges)
+
+
+@needs_openvino
+@needs_vnni
+@pytest.mark.filterwarnings("ignore")
+@torch.inference_mode()
+def test_convolutions_really_run_in_integers(monkeypatch):
+    openvino = pytest.importorskip("openvino")
+    network, trial = make("3d")
+    compiled, compile_model = [], openvino.compile_model
+
+    def keep(*args):
+        compiled.append(compile_model(*args))
+        return compiled[0]
+
+    monkeypatch.setattr(openvino, "compile_model", keep)
+    ranges = measured(network, trial)
+    start_engine(INT8, network, trial, precision(torch.bfloat16), ranges)
+    in_integers = set()
+    for node in compiled[0].get_runtime_model().get_ops():
+        told = {
+            name: str(node.get_rt_info()[name].value) for name in ("layerType", "primitiveType")
+        }
+        if told["layerType"] in ("Convolution", "Deconvolution") and "I8" in told["primitiveType"]:
+            in_integers.add(node.get_friendly_name().removeprefix("__module.").split("/")[0])
+    assert in_integers == set(ranges)
 
 
 def test_weights_are_brought_to_the_precision_once_and_norms_stay_exact():
@@ -149,6 +184,11 @@ def test_weights_are_brought_to_the_precision_once_and_norms_stay_exact():
     assert unit.norm.weight.dtype == torch.float32
 
 
+def test_the_command_line_offers_the_engines_there_are():
+    (field,) = (f for f in dataclasses.fields(Predict) if f.name == "engine")
+    assert field.metadata["choices"] == tuple(ENGINES)
+
+
 def test_the_trial_is_small_and_what_the_network_takes():
     _, trial = make("3d")
     assert trial.shape == (1, 2, 4, 8, 8)
@@ -156,7 +196,10 @@ def test_the_trial_is_small_and_what_the_network_takes():
 
 
 def fake(change):
-    return lambda network, trial, precision, ranges: lambda batch: change(network(batch))
+    return Engine(
+        start=lambda network, trial, precision, ranges: lambda batch: change(network(batch)),
+        batch_voxels=1,
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import pytest
 import torch
 from tiny import tiny_network
 
-from segkit.errors import UserError
 from segkit.inference.engines.ranges import (
-    RANGES_FILE,
     MeasuredRanges,
+    NotCalibrated,
     RangeObserver,
     load_ranges,
     quantizable,
+    ranges_file,
     save_ranges,
 )
 from segkit.networks.build import build_network
@@ -28,7 +28,7 @@ def network(**changes):
     made = build_network(
         tiny_network(**changes), in_channels=1, out_channels=2, deep_supervision=False
     ).eval()
-    fuse_upsamplings(made, for_any_shape=True)
+    fuse_upsamplings(made, traceable=True)
     return made
 
 
@@ -76,17 +76,23 @@ def test_zero_lies_within_every_range():
 
 
 def test_what_is_written_is_read_again_for_the_same_weights_only(tmp_path):
-    fold = tmp_path / "model" / "fold_0"
-    fold.mkdir(parents=True)
-    with pytest.raises(UserError, match="nothing is known of this fold for int8") as error:
-        load_ranges(fold, "abc")
-    assert f"segkit quantize -m {fold.parent} -i IMAGES" in error.value.fix
+    path = ranges_file(tmp_path, "final")
+    with pytest.raises(NotCalibrated, match="not prepared for int8"):
+        load_ranges(path, "abc")
     ranges = {"one": (-0.5, 2.0), "two": (0.0, 1.0)}
-    save_ranges(fold, MeasuredRanges(images=3, ranges=ranges), "abc")
-    assert load_ranges(fold, "abc") == ranges
-    with pytest.raises(UserError, match="measured with other weights") as error:
-        load_ranges(fold, "abd")
-    assert "segkit quantize" in error.value.fix
-    (fold / RANGES_FILE).write_text("{}")
-    with pytest.raises(UserError, match="cannot be read"):
-        load_ranges(fold, "abc")
+    save_ranges(path, MeasuredRanges(images=3, ranges=ranges), "abc")
+    assert load_ranges(path, "abc") == ranges
+    with pytest.raises(NotCalibrated, match="measured with other weights"):
+        load_ranges(path, "abd")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"format_version": 1', '"format_version": 0'), ("2.0", '"two"'), ("-0.5", "0.5"), ("{", "")],
+)
+def test_damaged_ranges_are_measured_again(tmp_path, old, new):
+    path = ranges_file(tmp_path, "best")
+    save_ranges(path, MeasuredRanges(images=3, ranges={"one": (-0.5, 2.0)}), "abc")
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(NotCalibrated, match="damaged"):
+        load_ranges(path, "abc")

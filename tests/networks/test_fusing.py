@@ -31,14 +31,14 @@ def layers(stride, kernel, *, below=6, between=3, skip=4, out=5):
     return upsample.double(), conv.double()
 
 
-@pytest.mark.parametrize("for_any_shape", [False, True])
+@pytest.mark.parametrize("traceable", [False, True])
 @pytest.mark.parametrize(("stride", "kernel"), SHAPES)
 @torch.no_grad()
-def test_one_operation_is_equal_to_the_two(stride, kernel, for_any_shape):
+def test_one_operation_is_equal_to_the_two(stride, kernel, traceable):
     upsample, conv = layers(stride, kernel)
-    fused = FusedUpsampling(upsample, conv, for_any_shape=for_any_shape)
+    fused = FusedUpsampling(upsample, conv, traceable=traceable)
     # Another shape in between: what is kept of one must not be used for the next.
-    for edges in ((2, 3, 4), (1, 1, 1), (2, 3, 4)):
+    for edges in ((2, 3, 4), (1, 1, 1), (2, 1, 1), (2, 3, 4)):
         small = edges[: len(stride)]
         below = torch.randn(2, 6, *small, dtype=torch.float64)
         skip = torch.randn(
@@ -48,11 +48,20 @@ def test_one_operation_is_equal_to_the_two(stride, kernel, for_any_shape):
         assert torch.allclose(fused(below, skip), expected, atol=1e-12)
 
 
+def test_nothing_as_large_as_the_features_is_kept_for_a_shape():
+    upsample, conv = layers((2, 2, 2), (3, 3, 3))
+    fused = FusedUpsampling(upsample, conv, traceable=False)
+    with torch.no_grad():
+        fused(torch.ones(1, 6, 8, 8, 8).double(), torch.ones(1, 4, 16, 16, 16).double())
+    # 26 faces, edges and corners of 5 channels.
+    assert [missing.numel() for _, missing in fused._border] == [5] * 26
+
+
 def test_the_layers_it_was_made_of_stay_as_they_are():
     upsample, conv = layers((2, 2), (3, 3))
     before = copy.deepcopy((upsample.state_dict(), conv.state_dict()))
     with torch.no_grad():
-        fused = FusedUpsampling(upsample, conv, for_any_shape=False)
+        fused = FusedUpsampling(upsample, conv, traceable=False)
         fused(torch.ones(1, 6, 2, 2).double(), torch.ones(1, 4, 4, 4).double())
     for kept, module in zip(before, (upsample, conv), strict=True):
         assert all(torch.equal(kept[name], value) for name, value in module.state_dict().items())

@@ -48,13 +48,15 @@ def test_values_and_gradients_are_those_of_the_definition(shape, slope):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 3, 40, 40, 40)])
-def test_without_gradients_the_same_is_written_over_the_features(shape, dtype):
+def test_in_place_the_same_is_written_over_the_features(shape, dtype):
     features, weight, bias = drawn(shape, torch.float32)
     features = channels_last(features.to(dtype))
     kept = features.clone().requires_grad_()
     expected = channels_last_norm(kept, weight, bias, eps=EPS, slope=LEAKY_SLOPE)
     with torch.no_grad():
-        found = channels_last_norm(features, weight, bias, eps=EPS, slope=LEAKY_SLOPE)
+        found = channels_last_norm(
+            features, weight, bias, eps=EPS, slope=LEAKY_SLOPE, in_place=True
+        )
     assert found is features
     assert torch.equal(found, expected)
 

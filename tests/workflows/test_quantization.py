@@ -1,6 +1,9 @@
 """``segkit quantize``, and predicting in integers afterwards."""
 
+import dataclasses
 import json
+import shutil
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -12,8 +15,8 @@ from segkit.cli.main import main
 from segkit.dataset.image_io import read_labels
 from segkit.dataset.image_io.sitk_io import write as write_image
 from segkit.errors import UserError
+from segkit.inference.engines import ENGINES, openvino
 from segkit.inference.engines.openvino import has_int8
-from segkit.inference.engines.ranges import RANGES_FILE
 from segkit.inference.ensemble_folder import save_ensemble
 from segkit.types import Geometry
 from segkit.workflows import quantization
@@ -43,8 +46,9 @@ def call(capsys, command, *arguments, code=0):
     return out
 
 
-def predict(capsys, place, model, out, engine, code=0):
+def predict(capsys, place, model, out, engine, *options, code=0):
     given = ("-i", place / "in", "-o", place / out, "--precision", "fp32", "--engine", engine)
+    given += options
     return call(capsys, "predict", "-m", place / model, *given, code=code)
 
 
@@ -54,11 +58,13 @@ def test_a_model_predicts_in_integers_once_it_was_measured(place, capsys):
     err = predict(capsys, place, "model", "out", "openvino-int8", code=1).err
     assert f"segkit quantize -m {place / 'model'} -i IMAGES" in err
     out = call(capsys, "quantize", "-m", place / "model", "-i", place / "in", "--cases", "2").out
-    files = [place / "model" / f"fold_{fold}" / RANGES_FILE for fold in (0, 1)]
+    files = [place / "model" / f"fold_{fold}" / "final_int8.json" for fold in (0, 1)]
     assert [json.loads(path.read_text())["images"] for path in files] == [2, 2]
-    assert f"measured on 2 image(s): {files[0]}, {files[1]}" in out
+    assert f"calibrated on 2 image(s): {files[0]}, {files[1]}" in out
     assert "on 2 other image(s)" in out
-    assert out.endswith("--engine openvino-int8\n")
+    assert out.endswith(
+        f"segkit predict -m {place / 'model'} -i IMAGES -o OUTPUT --engine openvino-int8\n"
+    )
     for engine in ("torch", "openvino-int8"):
         predict(capsys, place, "model", engine, engine)
     labels = [read_labels(place / e / "c.nii.gz").array for e in ("torch", "openvino-int8")]
@@ -83,16 +89,16 @@ def test_all_members_of_several_models_are_measured(place, capsys):
     save_ensemble(place / "best", {place / "model": 1.0, other: 1.0}, ("0",))
     written = segkit.quantize(place / "best", place / "in", cases=1)
     assert [path.relative_to(place / "best").parts[1:] for path in written] == [
-        ("model", "fold_0", RANGES_FILE),
-        ("other", "fold_0", RANGES_FILE),
+        ("model", "fold_0", "final_int8.json"),
+        ("other", "fold_0", "final_int8.json"),
     ]
     # The folds are linked files; those of the models themselves stay as they were.
-    assert not (place / "model/fold_0" / RANGES_FILE).exists()
+    assert not (place / "model/fold_0" / "final_int8.json").exists()
     predict(capsys, place, "best", "out", "openvino-int8")
     # What was measured goes along when a model is taken into a folder of several.
     segkit.quantize(other, place / "in", cases=1)
     save_ensemble(place / "next", {other: 1.0}, ("0",))
-    assert (place / "next/members/other/fold_0" / RANGES_FILE).exists()
+    assert (place / "next/members/other/fold_0" / "final_int8.json").exists()
 
 
 @runs
@@ -103,16 +109,53 @@ def test_one_image_is_measured_and_compared_on_and_a_bad_agreement_is_told(
     monkeypatch.setattr(quantization, "ENOUGH", 1.1)
     told = call(capsys, "quantize", "-m", place / "model", "-i", place / "in/a_0000.nii.gz")
     assert "on the same 1 image(s)" in told.out
-    assert "compare with evaluate before it is used so" in told.err
+    assert "evaluate both on labelled cases first" in told.err
+
+
+@runs
+@pytest.mark.filterwarnings("ignore")
+def test_other_folds_and_checkpoints_are_told_and_have_ranges_of_their_own(place, capsys):
+    for fold in (0, 1):
+        folder = place / f"model/fold_{fold}"
+        shutil.copy(folder / "final.pt", folder / "best.pt")
+    what = ("-m", place / "model", "-i", place / "in/a_0000.nii.gz")
+    chosen = ("--folds", "1", "--checkpoint", "best")
+    err = predict(capsys, place, "model", "out", "openvino-int8", *chosen, code=1).err
+    command = f"segkit quantize -m {place / 'model'} --folds 1 --checkpoint best -i IMAGES"
+    assert command in err
+    out = call(capsys, "quantize", *what, *chosen).out
+    assert "--folds 1 --checkpoint best" in out.splitlines()[-1]
+    predict(capsys, place, "model", "out", "openvino-int8", *chosen)
+    assert [path.name for path in place.glob("model/*/*_int8.json")] == ["best_int8.json"]
+
+
+@runs
+@pytest.mark.filterwarnings("ignore")
+def test_ranges_that_no_engine_takes_are_not_left_behind(place, capsys, monkeypatch):
+    refused = dataclasses.replace(ENGINES["openvino-int8"], most_apart=0.0)
+    monkeypatch.setitem(ENGINES, "openvino-int8", refused)
+    what = ("-m", place / "model", "-i", place / "in", "--precision", "fp32", "--cases", "1")
+    assert "gives other logits than torch" in call(capsys, "quantize", *what, code=1).err
+    assert not list(place.glob("model/*/*_int8.json"))
 
 
 def test_wrong_use_is_refused(place, capsys, monkeypatch):
     what = ("-m", place / "model", "-i", place / "in")
     assert "--cases must be at least 1" in call(capsys, "quantize", *what, "--cases", 0, code=2).err
-    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(UserError, match="integers are for CPUs, not for cuda"):
+        segkit.quantize(place / "model", place / "in", device="cuda")
+    with pytest.raises(UserError, match="not a model folder"):
+        segkit.quantize(place, place / "in")
+    for name in ("has_int8", "import_openvino"):
+        monkeypatch.setattr(openvino, name, lambda: False)
+    with pytest.raises(UserError, match="no instructions for convolutions in int8"):
+        segkit.quantize(place / "model", place / "in")
+    monkeypatch.undo()
+    monkeypatch.setattr(openvino, "has_int8", lambda: True)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match="OpenVINO is not installed"):
         segkit.quantize(place / "model", place / "in")
-    assert not (place / "model/fold_0" / RANGES_FILE).exists()
+    assert not list(place.glob("model/*/*_int8.json"))
 
 
 def test_agreement_is_counted_by_class(tmp_path):

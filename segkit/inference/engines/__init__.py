@@ -1,7 +1,6 @@
-"""What runs a network: torch, or an engine that is faster on CPUs; each a function.
+"""What runs a network: torch, or an engine that is faster on CPUs.
 
-An engine takes (B, C, *patch) float32 to logits (B, out, *patch) float32. Nothing else of it is
-known to whoever predicts, so that another engine is another entry in ``ENGINES``.
+All that is known of one is in its entry in ``ENGINES``, so that another is another entry.
 """
 
 from __future__ import annotations
@@ -24,10 +23,23 @@ from segkit.precision import Precision, channels_last_format
 from segkit.types import Shape
 
 INT8 = "openvino-int8"
-"""The engine that computes in integers, and needs to know ranges for it."""
 MOST_APART: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Logits of an engine and of torch in float32 may differ by this share of their spread (RMS)."""
-MOST_APART_IN_INT8 = 0.1
+"""What a precision may cost, as a share of the spread of the logits (RMS)."""
+
+
+def find_engine(name: str, device_type: str) -> Engine:
+    """Return an engine.
+
+    Raises:
+        UserError: there is none of that name, or it does not run on the device.
+    """
+    if name not in ENGINES:
+        raise UserError(f"unknown engine {name!r}", fix=f"use one of {', '.join(ENGINES)}")
+    engine = ENGINES[name]
+    if device_type != "cpu" and not engine.on_gpu:
+        what = f"the engine {name} runs on the CPU only"
+        raise UserError(what, where="--engine", fix="use --device cpu, or --engine torch")
+    return engine
 
 
 def start_engine(
@@ -40,27 +52,20 @@ def start_engine(
         network: In evaluation mode and on its device; the engine may change it.
         trial: (1, C, *S) float32, an input to compare the logits on.
         precision: Of convolutions and activations.
-        ranges: For ``openvino-int8``: of the inputs of its convolutions.
+        ranges: For an engine that computes in integers: of the inputs of its convolutions.
 
     Raises:
         UserError: no such engine, its package is missing, it does not run on the network's
             device, or its logits are not torch's.
     """
     assert not network.training, "networks must be in eval mode"
-    if name not in ENGINES:
-        raise UserError(f"unknown engine {name!r}", fix=f"use one of {', '.join(ENGINES)}")
-    known = ranges or {}
-    if name == "torch":
-        return torch_engine(network, trial, precision, known)
-    if precision.device_type != "cpu":
-        what = f"the engine {name} runs on the CPU only"
-        raise UserError(what, where="--engine", fix="use --device cpu, or --engine torch")
+    engine = find_engine(name, precision.device_type)
+    if engine is ENGINES["torch"]:
+        return engine.start(network, trial, precision, {})
     with torch.inference_mode():
         expected = network(trial)
-    forward = ENGINES[name](network, trial, precision, known)
-    most_apart = MOST_APART[precision.dtype]
-    if name == INT8:
-        most_apart = max(most_apart, MOST_APART_IN_INT8)
+    forward = engine.start(network, trial, precision, ranges or {})
+    most_apart = max(engine.most_apart, MOST_APART[precision.dtype])
     check_parity(name, forward, trial, expected, most_apart)
     return forward
 
@@ -126,7 +131,9 @@ def check_parity(
 
 
 ENGINES: Mapping[str, Engine] = {
-    "torch": torch_engine,
-    "openvino": openvino_engine,
-    INT8: openvino_int8_engine,
+    # Several small patches, for torch takes slower convolutions for single ones.
+    "torch": Engine(start=torch_engine, batch_voxels=2**19, on_gpu=True),
+    "openvino": Engine(start=openvino_engine, batch_voxels=2**17),
+    INT8: Engine(start=openvino_int8_engine, batch_voxels=2**17, most_apart=0.1, quantized=True),
 }
+"""Batches are no larger than the time they save is worth in memory."""

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from segkit.errors import UserError
 from segkit.inference.engines.forward import Forward
-from segkit.inference.engines.ranges import Ranges, quantizable
+from segkit.inference.engines.ranges import NotCalibrated, Ranges, quantizable
 from segkit.networks.unet import UNet, fuse_upsamplings
 from segkit.precision import Precision
 
 LEVELS = 256
-"""Of an input; a weight has one less, so that they lie evenly around 0."""
+"""Of an input. Weights have one less, so that they lie evenly around 0."""
+SMALLEST_STEP = 1e-6
 _TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
-_CONVOLUTIONS = {"Convolution": 0, "ConvolutionBackpropData": 1}
+_OUTPUT_AXIS = {"Convolution": 0, "ConvolutionBackpropData": 1}
 """Kind of a node -> which axis of its weights are the output channels."""
 
 
@@ -32,7 +33,7 @@ def openvino_engine(
         UserError: OpenVINO is not installed.
     """
     openvino = import_openvino()
-    fuse_upsamplings(network, for_any_shape=True)
+    fuse_upsamplings(network, traceable=True)
     return _compiled(openvino, _converted(openvino, network, trial), precision)
 
 
@@ -49,43 +50,52 @@ def openvino_int8_engine(
 
     Raises:
         UserError: OpenVINO is not installed, the processor has no instructions for it, or the
-            network is not segkit's or not the one that was measured.
+            network is not segkit's.
+        NotCalibrated: the ranges are those of another network.
     """
+    check_int8(segkits=isinstance(network, UNet))
     openvino = import_openvino()
-    check_int8(network)
-    fuse_upsamplings(network, for_any_shape=True)
-    rounded = quantizable(network)
-    if rounded.keys() != ranges.keys():
-        fix = "measure again with segkit quantize"
-        raise UserError("the ranges are those of another network", where="int8.json", fix=fix)
-    for name, module in rounded.items():
+    fuse_upsamplings(network, traceable=True)
+    quantized = quantizable(network)
+    if quantized.keys() != ranges.keys():
+        raise NotCalibrated("the ranges for int8 are those of another network")
+    for name, module in quantized.items():
         low, high = ranges[name]
         if isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):
             low = 0.0  # OpenVINO computes these in integers only where 0 is the lowest level.
-        module.register_forward_pre_hook(partial(_rounded, low=low, high=high))
+        module.register_forward_pre_hook(partial(_fake_quantized, low=low, high=high))
     converted = _converted(openvino, network, trial)
-    _round_weights(openvino, converted)
+    if _quantize_weights(converted) != len(quantized):
+        what = "this version of OpenVINO shows convolutions otherwise than expected"
+        raise UserError(what, fix="use --engine openvino, and report it as an issue of segkit")
     return _compiled(openvino, converted, precision)
 
 
 def has_int8() -> bool:
-    """Whether the processor multiplies 8-bit integers faster than anything else."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    """Whether the processor multiplies 8-bit integers faster than anything else.
+
+    True where torch does not tell.
+    """
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return not told or any(told.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 
-def check_int8(network: nn.Module) -> None:
+def check_int8(*, segkits: bool) -> None:
     """Refuse what cannot be computed in integers, or is not faster so.
 
+    Args:
+        segkits: Whether the network is segkit's own, not a class of the user's.
+
     Raises:
-        UserError: the network is a class of the user's, or the processor lacks the instructions.
+        UserError: it is not, the processor lacks the instructions, or OpenVINO is not installed.
     """
+    fix = "predict with --engine openvino, or --engine torch"
+    if not segkits:
+        raise UserError("only networks of segkit's own are computed in int8", fix=fix)
     if not has_int8():
         what = "this processor has no instructions for convolutions in int8 (VNNI or AMX)"
-        raise UserError(what, where="--engine openvino-int8", fix="use --engine openvino")
-    if not isinstance(network, UNet):
-        what = "only networks of segkit's own are computed in int8"
-        raise UserError(what, where="--engine openvino-int8", fix="use --engine openvino")
+        raise UserError(what, fix=fix)
+    import_openvino()
 
 
 def import_openvino() -> Any:
@@ -99,8 +109,8 @@ def import_openvino() -> Any:
     try:
         import openvino
     except ImportError:
-        fix = "pip install 'segkit[openvino]', or use --engine torch"
-        raise UserError("OpenVINO is not installed", where="--engine openvino", fix=fix) from None
+        fix = "pip install 'segkit[openvino]', or predict with --engine torch"
+        raise UserError("OpenVINO is not installed", fix=fix) from None
     return openvino
 
 
@@ -125,25 +135,28 @@ def _compiled(openvino: Any, model: Any, precision: Precision) -> Forward:
     return forward
 
 
-def _rounded(module: nn.Module, inputs: tuple[Tensor], *, low: float, high: float) -> Tensor:
-    """Round the input of a convolution to the levels of its range, of which one is 0."""
-    step = max(high - low, 1e-6) / (LEVELS - 1)
-    zero = min(max(round(-low / step), 0), LEVELS - 1)
-    return torch.fake_quantize_per_tensor_affine(inputs[0], step, zero, 0, LEVELS - 1)
+def _fake_quantized(module: nn.Module, inputs: tuple[Tensor], *, low: float, high: float) -> Tensor:
+    """Round the input of a convolution to the levels of its range; 0 is one of them."""
+    step = max((high - low) / (LEVELS - 1), SMALLEST_STEP)
+    zero_point = min(round(-low / step), LEVELS - 1)
+    return torch.fake_quantize_per_tensor_affine(inputs[0], step, zero_point, 0, LEVELS - 1)
 
 
-def _round_weights(openvino: Any, model: Any) -> None:
-    """Round the weights behind every rounded input, by output channel."""
+def _quantize_weights(model: Any) -> int:
+    """Round the weights behind every quantized input, by output channel; returns how many."""
     from openvino import opset13
 
+    done = 0
     for node in model.get_ordered_ops():
-        axis = _CONVOLUTIONS.get(node.get_type_name())
+        axis = _OUTPUT_AXIS.get(node.get_type_name())
         if axis is None or node.input_value(0).get_node().get_type_name() != "FakeQuantize":
             continue
         weight = node.input_value(1)
         values = np.abs(weight.get_node().get_data())
         others = tuple(i for i in range(values.ndim) if i != axis)
         most = np.maximum(values.max(axis=others, keepdims=True), 1e-12).astype(np.float32)
-        rounded = opset13.fake_quantize(weight, -most, most, -most, most, LEVELS - 1)
-        node.input(1).replace_source_output(rounded.output(0))
+        quantized = opset13.fake_quantize(weight, -most, most, -most, most, LEVELS - 1)
+        node.input(1).replace_source_output(quantized.output(0))
+        done += 1
     model.validate_nodes_and_infer_types()
+    return done

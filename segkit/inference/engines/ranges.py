@@ -1,41 +1,50 @@
-"""Convolutions in 8-bit integers: which ones, and between which values their inputs lie.
+"""Post-training static quantization: which convolutions, and between which values inputs lie.
 
 Weights are rounded by output channel, inputs to 256 levels between the smallest and the largest
-value that was seen on some images (Jacob et al. 2018); norms, activations and sums stay in
-floating point.
-The convolution of the image itself and those of kernel size 1, the output layer above all, are
-cheap and stay as they are.
+value that calibration images showed (min-max calibration; Jacob et al. 2018). Norms, activations
+and sums stay in floating point. The convolution of the image itself and those of kernel size 1, the
+output layer above all, are cheap and stay as they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from segkit.errors import UserError
-from segkit.files import read_artifact, write_artifact
+from segkit.files import read_json, write_artifact
 from segkit.networks.blocks import CONVOLUTIONS
 from segkit.structs import read_struct, to_mapping
 
-RANGES_FILE = "int8.json"
-"""In the folder of a fold."""
 RANGES_VERSION = 1
 Ranges = Mapping[str, tuple[float, float]]
 """Name of a convolution -> smallest and largest value of its input; 0 lies between."""
 
 
+class NotCalibrated(UserError):
+    """Ranges that are missing, or those of other weights: the model has to be quantized first."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeasuredRanges:
-    """What a fold's ``int8.json`` holds."""
+    """What ``CHECKPOINT_int8.json`` in the folder of a fold holds."""
 
     images: int
     """On how many they were measured."""
     ranges: dict[str, tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        if not all(low <= 0 <= high for low, high in self.ranges.values()):
+            raise ValueError("every range must hold 0")
+
+
+def ranges_file(fold: Path, checkpoint: str) -> Path:
+    """Where the ranges of a checkpoint lie; of ``final``, those that go along with the model."""
+    return fold / f"{checkpoint}_int8.json"
 
 
 def quantizable(network: nn.Module) -> dict[str, nn.Module]:
@@ -49,51 +58,46 @@ def quantizable(network: nn.Module) -> dict[str, nn.Module]:
 
 
 class RangeObserver:
-    """Follows a network's forward passes: between which values the inputs of convolutions lay."""
+    """Notes between which values the inputs of a network's convolutions lie, pass after pass.
+
+    Its hooks stay in the network. Without a pass there are no ranges.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self.ranges: dict[str, tuple[float, float]] = {}
         for name, module in quantizable(network).items():
-            module.register_forward_pre_hook(self._follow(name))
+            module.register_forward_pre_hook(self._hook(name))
 
-    def _follow(self, name: str) -> Any:
-        def look(module: nn.Module, inputs: tuple[Tensor]) -> None:
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def note(module: nn.Module, inputs: tuple[Tensor]) -> None:
             low, high = self.ranges.get(name, (0.0, 0.0))
             smallest, largest = (float(value) for value in inputs[0].aminmax())
             self.ranges[name] = min(low, smallest), max(high, largest)
 
-        return look
+        return note
 
 
-def save_ranges(fold: Path, measured: MeasuredRanges, weights: str) -> None:
-    """Write the ranges of a fold.
-
-    Args:
-        fold: Folder of the fold.
-        measured: The ranges.
-        weights: Hash of the checkpoint they were measured with.
-    """
-    content = to_mapping(measured)
-    write_artifact(fold / RANGES_FILE, content, version=RANGES_VERSION, made_from=weights)
+def save_ranges(path: Path, measured: MeasuredRanges, weights: str) -> None:
+    """Write ranges; ``weights`` is the hash of the checkpoint they were measured with."""
+    write_artifact(path, to_mapping(measured), version=RANGES_VERSION, made_from=weights)
 
 
-def load_ranges(fold: Path, weights: str) -> Ranges:
-    """Read the ranges of a fold.
+def load_ranges(path: Path, weights: str) -> Ranges:
+    """Read ranges.
 
     Args:
-        fold: Folder of the fold.
+        path: See :func:`ranges_file`.
         weights: Hash of the checkpoint that is to predict.
 
     Raises:
-        UserError: there are none, or they were measured with other weights.
+        NotCalibrated: there are none, they are damaged, or were measured with other weights.
     """
-    path = fold / RANGES_FILE
-    fix = (
-        f"segkit quantize -m {fold.parent} -i IMAGES measures it, on images like those that are "
-        "to be predicted"
-    )
     if not path.is_file():
-        raise UserError("nothing is known of this fold for int8", where=fold, fix=fix)
-    if read_artifact(path, version=RANGES_VERSION, remedy=fix)["made_from"] != weights:
-        raise UserError("measured with other weights than are to predict", where=path, fix=fix)
-    return read_struct(MeasuredRanges, path, version=RANGES_VERSION).ranges
+        raise NotCalibrated("this fold was not prepared for int8", where=path.parent)
+    try:
+        measured = read_struct(MeasuredRanges, path, version=RANGES_VERSION)
+    except UserError as error:
+        raise NotCalibrated(f"damaged: {error.what}", where=error.where) from None
+    if read_json(path)["made_from"] != weights:
+        raise NotCalibrated("measured with other weights than are to predict", where=path)
+    return measured.ranges
