@@ -96,12 +96,12 @@ def postprocess(
 
 
 def quantize(
-    model: AnyPath, inputs: AnyPath | Sequence[AnyPath], **options: Any
+    models: AnyPath | Sequence[AnyPath], inputs: AnyPath | Sequence[AnyPath], **options: Any
 ) -> tuple[Path, ...]:
-    """Prepare a model for the engine ``openvino-int8``; see :class:`segkit.options.Quantize`.
+    """Calibrate models for the engine ``openvino-int8``; see :class:`segkit.options.Quantize`.
 
     Args:
-        model: Model folder.
+        models: A model folder, or several.
         inputs: Images like those that are to be predicted: a folder, a file or several.
         **options: Those of ``segkit quantize``.
 
@@ -114,4 +114,4 @@ def quantize(
     """
     from segkit.workflows.quantization import quantize as work
 
-    return result_of(work(options_of(opt.Quantize, model=model, inputs=inputs, **options)))
+    return result_of(work(options_of(opt.Quantize, models=models, inputs=inputs, **options)))

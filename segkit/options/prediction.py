@@ -143,10 +143,11 @@ class Quantize(Common):
     model folder, and compares predictions in 8-bit integers with those of torch on others.
     """
 
-    model: Path = flag(
+    models: tuple[Path, ...] = flag(
         "-m",
-        "--model",
-        help="model folder, or results of nnU-Net v2 (folder or zip)",
+        "--models",
+        help="model folder, or several; or results of nnU-Net v2 (folder or zip)",
+        nargs="+",
         type=Path,
         required=True,
         metavar="MODEL",

@@ -75,8 +75,10 @@ def load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
     try:
         return _load_models(folders, loading)
     except NotCalibrated as error:
-        fix = _how_to_quantize(folders, loading)
-        raise UserError(error.what, where=error.where, fix=fix) from None
+        inside = [folder for folder in folders if folder in Path(str(error.where)).parents]
+        fix = _how_to_quantize(inside or folders, loading)
+        where = error.where or ", ".join(map(str, folders))
+        raise UserError(error.what, where=where, fix=fix) from None
 
 
 def flags_of_weights(loading: Loading) -> str:
@@ -197,8 +199,10 @@ def describe_work(work: Work) -> list[str]:
         for told, member, count in zip(source.members, members, views, strict=True)
     ]
     shown = f"{views[0]} mirrored views" if alike else "the mirrored views of each model"
+    engine = find_engine(source.engine, "cpu")
+    rest = ", all else in " if engine.quantized else " in "
     mirrored = "not mirrored" if max(views) == 1 else f"averaged over {shown}"
-    how = f"{source.engine} in {source.precision} on {members[0].device}, step {source.step:g}"
+    how = f"{source.engine}{rest}{source.precision} on {members[0].device}, step {source.step:g}"
     rules = [] if work.finish is None else [f"post-processing: {work.finish.summary}"]
     return [*lines, f"{how}, {mirrored}", *rules]
 

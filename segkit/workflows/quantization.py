@@ -45,8 +45,12 @@ def quantize(options: opt.Quantize) -> Outcome[tuple[Path, ...]]:
     if options.device not in ("auto", "cpu"):
         what = f"integers are for CPUs, not for {options.device}"
         raise UsageError(what, where="--device", fix="leave it out")
-    (named,) = with_imported((options.model,), (), options.workdir)
-    folders = tuple(load_ensemble(named)) if is_ensemble(named) else (named,)
+    named = with_imported(options.models, (), options.workdir)
+    folders = [
+        folder
+        for each in named
+        for folder in (load_ensemble(each) if is_ensemble(each) else (each,))
+    ]
     for folder in folders:
         check_int8(segkits=load_model(folder).network.class_ is None)
         check_writable(folder)
@@ -65,11 +69,8 @@ def quantize(options: opt.Quantize) -> Outcome[tuple[Path, ...]]:
         files, told = _quantize(folder, options, loading)
         written += files
         lines += told
-    weights = flags_of_weights(loading)
-    lines.append(
-        f"predict with: segkit predict -m {options.model}{weights} -i IMAGES -o OUTPUT "
-        f"--engine {INT8}"
-    )
+    models = " ".join(map(str, options.models)) + flags_of_weights(loading)
+    lines.append(f"predict with: segkit predict -m {models} -i IMAGES -o OUTPUT --engine {INT8}")
     return Outcome(text="\n".join(lines), result=tuple(written))
 
 
@@ -83,6 +84,7 @@ def _quantize(
     )
     whole = [case for case in given.cases if case.id not in given.faults]
     exact.check(whole)
+    _tell_few(len(whole), options.cases)
     calibration, others = _chosen(whole, options.cases)
     files = _calibrate(exact, calibration)
     try:
@@ -112,6 +114,14 @@ def _alone(folder: Path, loading: Loading) -> CasePredictor:
     work = load_models({folder: 1.0}, loading)
     assert isinstance(work, CasePredictor)
     return work.with_settings(work.settings.step, mirror=False)
+
+
+def _tell_few(count: int, wanted: int) -> None:
+    if count == 1:
+        log.warning("one image is given: it proves little to compare on what was calibrated on")
+    elif count < 2 * wanted:
+        what = "%d image(s) are given, %d were asked for: --cases to calibrate, others to compare"
+        log.warning(what, count, 2 * wanted)
 
 
 def _chosen(cases: Sequence[Case], count: int) -> tuple[list[Case], list[Case]]:

@@ -124,6 +124,23 @@ def test_integers_give_nearly_the_logits_of_the_network(kind, dtype):
 @needs_openvino
 @needs_vnni
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", PLANS)
+@torch.inference_mode()
+def test_integers_are_those_of_torch_when_it_rounds_alike(kind):
+    network, trial = make(kind)
+    # Ranges that cut much off: what that costs is not the engine's fault.
+    ranges = {n: (low / 4, high / 4) for n, (low, high) in measured(network, trial).items()}
+    rounding = copy.deepcopy(network)
+    forward = start_engine(INT8, rounding, trial, precision(), ranges)
+    batch = torch.randn(2, 2, *SHAPES[kind])
+    found, alike, exact = forward(batch), rounding(batch), network(batch)
+    assert (found - alike).square().mean().sqrt() < 1e-3 * exact.std()
+    assert (found - exact).square().mean().sqrt() > 0.05 * exact.std()
+
+
+@needs_openvino
+@needs_vnni
+@pytest.mark.filterwarnings("ignore")
 @torch.inference_mode()
 def test_integers_are_refused_where_they_do_not_belong(monkeypatch):
     network, trial = make("3d")
@@ -131,10 +148,6 @@ def test_integers_are_refused_where_they_do_not_belong(monkeypatch):
     few = dict(list(ranges.items())[1:])
     with pytest.raises(NotCalibrated, match="those of another network"):
         start_engine(INT8, copy.deepcopy(network), trial, precision(), few)
-    # Ranges that cut off nearly everything are found out by the logits.
-    narrow = {name: (low / 50, high / 50) for name, (low, high) in ranges.items()}
-    with pytest.raises(UserError, match="gives other logits than torch"):
-        start_engine(INT8, copy.deepcopy(network), trial, precision(), narrow)
     own = OwnNetwork(Listing(), name="users.nets:Listing").eval()
     with pytest.raises(UserError, match="only networks of segkit's own"):
         start_engine(INT8, own, torch.randn(1, 2, 16, 12), precision(), ranges)

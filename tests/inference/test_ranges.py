@@ -65,6 +65,19 @@ def test_ranges_are_the_extremes_of_all_inputs():
 
 
 @torch.inference_mode()
+def test_few_outliers_do_not_count():
+    made = network()
+    observer = RangeObserver(made)
+    features = torch.randn(2, 2, 64, 64, 64)
+    features[0, 0, 0, 0, :8] = torch.tensor([1e6, -1e6] * 4)
+    spread = features.flatten().sort().values
+    made.encoder.stages[1](features)
+    # 10 of a million at either end.
+    low, high = observer.ranges[FUSED[0]]
+    assert (low, high) == (spread[9], spread[-10])
+
+
+@torch.inference_mode()
 def test_zero_lies_within_every_range():
     made = network()
     for module in made.modules():

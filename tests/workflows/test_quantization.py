@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 from tiny import tiny_plan, write_description, write_model
 
 import segkit
@@ -15,6 +16,7 @@ from segkit.cli.main import main
 from segkit.dataset.image_io import read_labels
 from segkit.dataset.image_io.sitk_io import write as write_image
 from segkit.errors import UserError
+from segkit.inference import engines
 from segkit.inference.engines import ENGINES, openvino
 from segkit.inference.engines.openvino import has_int8
 from segkit.inference.ensemble_folder import save_ensemble
@@ -57,7 +59,9 @@ def predict(capsys, place, model, out, engine, *options, code=0):
 def test_a_model_predicts_in_integers_once_it_was_measured(place, capsys):
     err = predict(capsys, place, "model", "out", "openvino-int8", code=1).err
     assert f"segkit quantize -m {place / 'model'} -i IMAGES" in err
-    out = call(capsys, "quantize", "-m", place / "model", "-i", place / "in", "--cases", "2").out
+    told = call(capsys, "quantize", "-m", place / "model", "-i", place / "in", "--cases", "2")
+    out = told.out
+    assert "image(s) are given" not in told.err
     files = [place / "model" / f"fold_{fold}" / "final_int8.json" for fold in (0, 1)]
     assert [json.loads(path.read_text())["images"] for path in files] == [2, 2]
     assert f"calibrated on 2 image(s): {files[0]}, {files[1]}" in out
@@ -86,6 +90,18 @@ def test_a_model_predicts_in_integers_once_it_was_measured(place, capsys):
 @pytest.mark.filterwarnings("ignore")
 def test_all_members_of_several_models_are_measured(place, capsys):
     other = write_model(place / "other", tiny_plan(), folds=(0, 1))
+    both = ("-m", place / "model", other)
+    what = ("-i", place / "in", "--engine", "openvino-int8")
+    segkit.quantize(place / "model", place / "in", cases=1)
+    # Only what is missing is asked for.
+    err = call(capsys, "predict", *both, *what, "-o", place / "both", code=1).err
+    assert f"fix:   segkit quantize -m {other} -i IMAGES" in err
+    told = call(capsys, "quantize", *both, "-i", place / "in")
+    assert "6 image(s) are given, 16 were asked for" in told.err
+    assert f"segkit predict -m {place / 'model'} {other} -i" in told.out
+    call(capsys, "predict", *both, *what, "-o", place / "both")
+    for path in place.glob("*/fold_*/final_int8.json"):
+        path.unlink()
     save_ensemble(place / "best", {place / "model": 1.0, other: 1.0}, ("0",))
     written = segkit.quantize(place / "best", place / "in", cases=1)
     assert [path.relative_to(place / "best").parts[1:] for path in written] == [
@@ -109,6 +125,7 @@ def test_one_image_is_measured_and_compared_on_and_a_bad_agreement_is_told(
     monkeypatch.setattr(quantization, "ENOUGH", 1.1)
     told = call(capsys, "quantize", "-m", place / "model", "-i", place / "in/a_0000.nii.gz")
     assert "on the same 1 image(s)" in told.out
+    assert "one image is given: it proves little" in told.err
     assert "evaluate both on labelled cases first" in told.err
 
 
@@ -132,8 +149,9 @@ def test_other_folds_and_checkpoints_are_told_and_have_ranges_of_their_own(place
 @runs
 @pytest.mark.filterwarnings("ignore")
 def test_ranges_that_no_engine_takes_are_not_left_behind(place, capsys, monkeypatch):
-    refused = dataclasses.replace(ENGINES["openvino-int8"], most_apart=0.0)
+    refused = dataclasses.replace(ENGINES["openvino-int8"], most_apart=-1.0)
     monkeypatch.setitem(ENGINES, "openvino-int8", refused)
+    monkeypatch.setattr(engines, "MOST_APART", {torch.float32: -1.0})
     what = ("-m", place / "model", "-i", place / "in", "--precision", "fp32", "--cases", "1")
     assert "gives other logits than torch" in call(capsys, "quantize", *what, code=1).err
     assert not list(place.glob("model/*/*_int8.json"))

@@ -28,4 +28,4 @@ class Engine:
     what the precision may cost where that is more."""
     on_gpu: bool = False
     quantized: bool = False
-    """Whether it computes in integers, and needs to know ranges for it."""
+    """Whether it computes in integers: it needs to know ranges, and has torch round alike."""

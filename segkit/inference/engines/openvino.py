@@ -43,7 +43,7 @@ def openvino_int8_engine(
     """Run the network in OpenVINO with convolutions in 8-bit integers.
 
     Args:
-        network: A U-Net of segkit's.
+        network: A U-Net of segkit's; it then computes the same in torch, in rounded numbers.
         trial: (1, C, *S) float32.
         precision: Of everything else.
         ranges: Of the inputs of all convolutions that are computed so.
@@ -63,6 +63,7 @@ def openvino_int8_engine(
         low, high = ranges[name]
         if isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):
             low = 0.0  # OpenVINO computes these in integers only where 0 is the lowest level.
+        _round_weights(module)
         module.register_forward_pre_hook(partial(_fake_quantized, low=low, high=high))
     converted = _converted(openvino, network, trial)
     if _quantize_weights(converted) != len(quantized):
@@ -142,8 +143,19 @@ def _fake_quantized(module: nn.Module, inputs: tuple[Tensor], *, low: float, hig
     return torch.fake_quantize_per_tensor_affine(inputs[0], step, zero_point, 0, LEVELS - 1)
 
 
+def _round_weights(module: Any) -> None:
+    """Round the weights of a convolution to the levels of every output channel."""
+    values = module.weight.data.transpose(0, 1) if module.transposed else module.weight.data
+    most = values.flatten(1).abs().amax(1).clamp(min=SMALLEST_STEP)
+    steps = (most / (LEVELS // 2 - 1)).reshape(-1, *[1] * (values.ndim - 1))
+    values.copy_((values / steps).round() * steps)
+
+
 def _quantize_weights(model: Any) -> int:
-    """Round the weights behind every quantized input, by output channel; returns how many."""
+    """Tell OpenVINO that the weights behind quantized inputs are integers; returns how many.
+
+    They are rounded already, so that the levels told here are those they have.
+    """
     from openvino import opset13
 
     done = 0
@@ -154,7 +166,7 @@ def _quantize_weights(model: Any) -> int:
         weight = node.input_value(1)
         values = np.abs(weight.get_node().get_data())
         others = tuple(i for i in range(values.ndim) if i != axis)
-        most = np.maximum(values.max(axis=others, keepdims=True), 1e-12).astype(np.float32)
+        most = values.max(axis=others, keepdims=True).clip(SMALLEST_STEP).astype(np.float32)
         quantized = opset13.fake_quantize(weight, -most, most, -most, most, LEVELS - 1)
         node.input(1).replace_source_output(quantized.output(0))
         done += 1

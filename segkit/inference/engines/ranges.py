@@ -1,9 +1,9 @@
 """Post-training static quantization: which convolutions, and between which values inputs lie.
 
-Weights are rounded by output channel, inputs to 256 levels between the smallest and the largest
-value that calibration images showed (min-max calibration; Jacob et al. 2018). Norms, activations
-and sums stay in floating point. The convolution of the image itself and those of kernel size 1, the
-output layer above all, are cheap and stay as they are.
+Weights are rounded by output channel, inputs to 256 levels of the range that calibration images
+showed, but for outliers (Jacob et al. 2018; Wu et al. 2020, percentile calibration). Norms,
+activations and sums stay in floating point. The convolution of the image itself and those of kernel
+size 1, the output layer above all, are cheap and stay as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from segkit.structs import read_struct, to_mapping
 
 RANGES_VERSION = 1
 Ranges = Mapping[str, tuple[float, float]]
-"""Name of a convolution -> smallest and largest value of its input; 0 lies between."""
+"""Name of a convolution -> between which values its input lies; 0 is one of them."""
+OUTLIERS = 1e-5
+"""Share of the values of a pass, at either end, that may lie beyond; few, for what is small in an
+image, such as a lesion, makes rare values."""
+_LOOKED_AT = 1 << 22
+"""Values of a pass that are looked at, at most, evenly spread."""
 
 
 class NotCalibrated(UserError):
@@ -71,10 +76,20 @@ class RangeObserver:
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
         def note(module: nn.Module, inputs: tuple[Tensor]) -> None:
             low, high = self.ranges.get(name, (0.0, 0.0))
-            smallest, largest = (float(value) for value in inputs[0].aminmax())
+            smallest, largest = _range_of(inputs[0])
             self.ranges[name] = min(low, smallest), max(high, largest)
 
         return note
+
+
+def _range_of(features: Tensor) -> tuple[float, float]:
+    """Return between which values features (B, C, *S) lie, but for outliers."""
+    # Voxel by voxel, as they lie in memory.
+    values = features.movedim(1, -1).reshape(-1)
+    values = values[:: math.ceil(len(values) / _LOOKED_AT)].float()
+    beyond = max(1, round(len(values) * OUTLIERS))
+    ends = [values.topk(beyond, largest=largest).values[-1] for largest in (False, True)]
+    return float(ends[0]), float(ends[1])
 
 
 def save_ranges(path: Path, measured: MeasuredRanges, weights: str) -> None:
