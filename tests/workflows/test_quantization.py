@@ -16,7 +16,6 @@ from segkit.cli.main import main
 from segkit.dataset.image_io import read_labels
 from segkit.dataset.image_io.sitk_io import write as write_image
 from segkit.errors import UserError
-from segkit.inference import engines
 from segkit.inference.engines import ENGINES, openvino
 from segkit.inference.engines.openvino import has_int8
 from segkit.inference.ensemble_folder import save_ensemble
@@ -149,9 +148,8 @@ def test_other_folds_and_checkpoints_are_told_and_have_ranges_of_their_own(place
 @runs
 @pytest.mark.filterwarnings("ignore")
 def test_ranges_that_no_engine_takes_are_not_left_behind(place, capsys, monkeypatch):
-    refused = dataclasses.replace(ENGINES["openvino-int8"], most_apart=-1.0)
+    refused = dataclasses.replace(ENGINES["openvino-int8"], most_apart={torch.float32: 0.0})
     monkeypatch.setitem(ENGINES, "openvino-int8", refused)
-    monkeypatch.setattr(engines, "MOST_APART", {torch.float32: -1.0})
     what = ("-m", place / "model", "-i", place / "in", "--precision", "fp32", "--cases", "1")
     assert "gives other logits than torch" in call(capsys, "quantize", *what, code=1).err
     assert not list(place.glob("model/*/*_int8.json"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from segkit.inference.engines.ranges import Ranges
@@ -12,6 +13,7 @@ from segkit.precision import Precision
 
 Forward = Callable[[Tensor], Tensor]
 """(B, C, *patch) float32 to logits (B, out, *patch) float32."""
+MOST_APART: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,9 +25,8 @@ class Engine:
     a precision, and for integers the ranges of what convolutions are given (else empty)."""
     batch_voxels: int
     """Voxels of patches that go through a network together on a CPU."""
-    most_apart: float = 0.0
-    """Logits may differ from those of torch in float32 by this share of their spread (RMS), or by
-    what the precision may cost where that is more."""
+    most_apart: Mapping[torch.dtype, float] = field(default_factory=lambda: MOST_APART)
+    """By precision: logits may differ from torch's by this share of their spread (RMS)."""
     on_gpu: bool = False
     quantized: bool = False
     """Whether it computes in integers: it needs to know ranges, and has torch round alike."""
