@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarking import (  # fmt: skip
     Row,
-    alternate,
+    alternate_commands,
     arithmetic_rate,
     measured,
     parse,
@@ -89,7 +89,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[Row], str]:
     }
     if not options.without_peer:
         sides["peer"] = partial(run, _peer_command(options, images, outputs["peer"]), env=env)
-    found = alternate(sides, options.repeats)
+    found = alternate_commands(sides, options.repeats)
     dice = {name: _dice(options, outputs[name], labels) for name in found}
     rows = [
         Row(

@@ -19,7 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,24 @@ def alternate(
             line = f"  {turn + 1}/{repeats} {name}: {sample.seconds:.3f} s, {_mib(sample)} MiB"
             print(line, file=sys.stderr, flush=True)
     return {name: tuple(samples) for name, samples in found.items()}
+
+
+def alternate_commands(
+    commands: Mapping[str, Callable[..., Sample]], repeats: int
+) -> dict[str, tuple[Sample, ...]]:
+    """Time commands in turn while nobody looks at them, then watch the memory of each once.
+
+    Args:
+        commands: :func:`run` with everything but ``watched``.
+        repeats: How often each is timed.
+    """
+    unwatched = {name: partial(command, watched=False) for name, command in commands.items()}
+    watched = {name: partial(command, watched=True) for name, command in commands.items()}
+    times, memory = alternate(unwatched, repeats), alternate(watched, 1)
+    return {
+        name: tuple(replace(sample, peak_bytes=memory[name][0].peak_bytes) for sample in samples)
+        for name, samples in times.items()
+    }
 
 
 def run(

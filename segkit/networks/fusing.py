@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from segkit.networks.blocks import CONV, TRANSPOSED_CONV
 
@@ -128,7 +127,9 @@ def _composed(upsampling: Tensor, conv: Tensor) -> Tensor:
 def _with_weights(kind: Any, weight: Tensor, bias: Tensor | None, **options: Any) -> Any:
     """Make a convolution of weights (C_out, C_in, *kernel)."""
     width, channels, *kernel = weight.shape
-    made = skip_init(kind, channels, width, tuple(kernel), bias=bias is not None, **options)
+    # Of one channel, so that no weights are drawn only to be thrown away.
+    made = kind(1, 1, tuple(kernel), bias=bias is not None, **options)
+    made.in_channels, made.out_channels = channels, width
     own = weight.transpose(0, 1) if made.transposed else weight
     made.weight = nn.Parameter(own.contiguous())
     made.bias = None if bias is None else nn.Parameter(bias)
