@@ -137,7 +137,7 @@ def check_parity(
 
 ENGINES: Mapping[str, Engine] = {
     # Several small patches, for torch takes slower convolutions for single ones.
-    "torch": Engine(start=torch_engine, batch_voxels=2**19, on_gpu=True),
+    "torch": Engine(start=torch_engine, batch_voxels=5 * 2**16, on_gpu=True),
     "openvino": Engine(start=openvino_engine, batch_voxels=2**17),
     INT8: Engine(
         start=openvino_int8_engine,
