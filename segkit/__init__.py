@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         predict,
         preprocess,
         preview,
+        quantize,
         run,
         train,
         validate,

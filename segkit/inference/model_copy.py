@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from segkit.inference.engines.ranges import ranges_file
+
 OF_THE_MODEL = ("model.json", "plan.json", "dataset.json")
-_OF_A_FOLD = ("final.pt", "recipe.json", "final_int8.json")
+_OF_A_FOLD = ("final.pt", "recipe.json", ranges_file(Path(), "final").name)
 
 
 def link_model(source: Path, target: Path, folds: Iterable[str]) -> None:

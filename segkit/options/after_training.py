@@ -9,8 +9,10 @@ from segkit.options.common import (
     CONFIG_HELP,
     Dataset,
     allow_code_flag,
+    checkpoint_flag,
     flag,
     fold,
+    folds_flag,
     plan_flag,
 )
 
@@ -26,15 +28,8 @@ class Crossval(Dataset):
     configuration: str = flag(help=CONFIG_HELP, metavar="CONFIG")
     planner: str = plan_flag()
     recipe: str | None = flag("--recipe", help="recipe the model was trained with", metavar="NAME")
-    folds: tuple[str, ...] = flag(
-        "--folds", help="folds to validate (default: all trained)", nargs="+", default=(), type=fold
-    )
-    checkpoint: str = flag(
-        "--checkpoint",
-        help="final, best or last; those of best go to validation_best and crossval_best",
-        default="final",
-        choices=("final", "best", "last"),
-    )
+    folds: tuple[str, ...] = folds_flag("folds to validate")
+    checkpoint: str = checkpoint_flag("; those of best go to validation_best and crossval_best")
     allow_code: tuple[str, ...] = allow_code_flag()
 
 

@@ -53,6 +53,25 @@ def allow_code_flag() -> Any:
     )
 
 
+def inputs_flag(help: str, metavar: str = "IN") -> Any:
+    """Describe the files or folders that a command reads."""
+    names = ("-i", "--input")
+    return flag(*names, help=help, nargs="+", type=Path, required=True, metavar=metavar)
+
+
+def folds_flag(help: str = "folds") -> Any:
+    """Describe which trained folds are meant."""
+    text = f"{help} (default: all trained)"
+    return flag("--folds", help=text, nargs="+", default=(), type=fold)
+
+
+def checkpoint_flag(more: str = "") -> Any:
+    """Describe which weights of a fold are meant."""
+    choices = ("final", "best", "last")
+    text = f"final, best or last{more}"
+    return flag("--checkpoint", help=text, default="final", choices=choices)
+
+
 def number_or_word(text: str) -> float | str:
     """Read a number; anything else is a word."""
     try:

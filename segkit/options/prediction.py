@@ -10,8 +10,10 @@ from segkit.options.common import (
     DATASET_HELP,
     Common,
     allow_code_flag,
+    checkpoint_flag,
     flag,
-    fold,
+    folds_flag,
+    inputs_flag,
     plan_flag,
 )
 from segkit.precision import PrecisionName
@@ -21,15 +23,7 @@ from segkit.precision import PrecisionName
 class Predict(Common):
     """Segment images with a trained model."""
 
-    inputs: tuple[Path, ...] = flag(
-        "-i",
-        "--input",
-        help="folder, file or files",
-        nargs="+",
-        type=Path,
-        required=True,
-        metavar="IN",
-    )
+    inputs: tuple[Path, ...] = inputs_flag("folder, file or files")
     output: Path = flag("-o", "--output", help="folder", type=Path, required=True, metavar="OUT")
     models: tuple[Path, ...] = flag(
         "-m",
@@ -53,15 +47,8 @@ class Predict(Common):
     )
     planner: str = plan_flag()
     recipe: str | None = flag("--recipe", help="recipe the model was trained with", metavar="NAME")
-    folds: tuple[str, ...] = flag(
-        "--folds", help="folds to average (default: all trained)", nargs="+", default=(), type=fold
-    )
-    checkpoint: str = flag(
-        "--checkpoint",
-        help="final, best or last",
-        default="final",
-        choices=("final", "best", "last"),
-    )
+    folds: tuple[str, ...] = folds_flag("folds to average")
+    checkpoint: str = checkpoint_flag()
     no_tta: bool = flag(
         "--no-tta", help="do not average over mirrored images", default=False, action="store_true"
     )
@@ -152,14 +139,8 @@ class Quantize(Common):
         required=True,
         metavar="MODEL",
     )
-    inputs: tuple[Path, ...] = flag(
-        "-i",
-        "--input",
-        help="folder, file or files: images like those that are to be predicted",
-        nargs="+",
-        type=Path,
-        required=True,
-        metavar="IN",
+    inputs: tuple[Path, ...] = inputs_flag(
+        "folder, file or files: images like those that are to be predicted"
     )
     cases: int = flag(
         "--cases",
@@ -168,15 +149,8 @@ class Quantize(Common):
         type=int,
         metavar="N",
     )
-    folds: tuple[str, ...] = flag(
-        "--folds", help="folds (default: all trained)", nargs="+", default=(), type=fold
-    )
-    checkpoint: str = flag(
-        "--checkpoint",
-        help="final, best or last",
-        default="final",
-        choices=("final", "best", "last"),
-    )
+    folds: tuple[str, ...] = folds_flag()
+    checkpoint: str = checkpoint_flag()
     precision: PrecisionName = flag(
         "--precision",
         help="of torch, to calibrate and compare with: auto, fp32 or bf16",
@@ -199,14 +173,8 @@ class Ensemble(Common):
     Without files in between: segkit predict -m MODEL MODEL.
     """
 
-    inputs: tuple[Path, ...] = flag(
-        "-i",
-        "--input",
-        help="folders written by predict --save-probabilities",
-        nargs="+",
-        type=Path,
-        required=True,
-        metavar="PRED",
+    inputs: tuple[Path, ...] = inputs_flag(
+        "folders written by predict --save-probabilities", "PRED"
     )
     output: Path = flag("-o", "--output", help="folder", type=Path, required=True, metavar="OUT")
     weights: tuple[float, ...] = flag(
