@@ -229,6 +229,22 @@ def idle_time(
     return sum(ticks[1] + ticks[3] + ticks[4] for ticks in spent), sum(map(sum, spent))
 
 
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let torch compute in the calling thread alone meanwhile.
+
+    Threads that torch first meets meanwhile stay at one, too.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def prepare_torch(others: Literal["yield", "tell", "ignore"] = "yield") -> None:
     """Set torch up for this machine: threads as CPUs allow, kept memory, fast convolutions.
 

@@ -1,5 +1,6 @@
 """The command line from outside: exit codes, messages, help."""
 
+import gc
 import json
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from segkit.cli.commands import COMMANDS
+from segkit.cli.main import main
 from segkit.options import duration, fold
 
 
@@ -161,7 +163,7 @@ def wait_long(number):
     print("at work", flush=True)
     threading.Event().wait(600)
 
-def endless(*_):
+def endless(*_, **__):
     with threads(1) as pool:
         map_cases(wait_long, [1], label="x", executor=pool)
 
@@ -176,3 +178,10 @@ sys.exit(cli.main())
         _, messages = run.communicate(timeout=60)
     assert run.returncode == 130
     assert messages.splitlines()[-1] == "interrupted"
+
+
+def test_a_command_inside_another_program_leaves_its_garbage_collection_alone(tmp_path):
+    before = gc.get_freeze_count()
+    assert main(["validate", str(tmp_path)]) == 1
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == before

@@ -6,6 +6,8 @@ Nothing heavy is imported until a command runs, so that help answers at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import importlib
 import inspect
 import os
@@ -14,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -59,7 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             threads that an error or Ctrl-C has left at work.
     """
     code = _command_line(arguments)
-    if arguments is None and any(map(_would_be_waited_for, threading.enumerate())):
+    if arguments is not None:
+        return code
+    # At its end a program need not look through all there is for garbage: 0.15 s with torch.
+    gc.freeze()
+    if any(map(_would_be_waited_for, threading.enumerate())):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -78,7 +84,7 @@ def _command_line(arguments: Sequence[str] | None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         options = make_options(COMMANDS[name][0], parsed, started=started)
-        return _run(name, options, verbosity)
+        return _run(name, options, verbosity, alone=arguments is None)
     except UserError as error:
         return _fail(str(error), error.exit_code, verbosity)
     except KeyboardInterrupt:
@@ -91,16 +97,29 @@ def _command_line(arguments: Sequence[str] | None) -> int:
         return _fail(str(_explain(error)), EXIT_FAULT, verbosity)
 
 
-def _run(name: str, options: Common, verbosity: int) -> int:
+def _run(name: str, options: Common, verbosity: int, *, alone: bool) -> int:
+    """Run a command; ``alone`` in this program, which ends with it."""
     from segkit.runtime import set_up_logging
 
     set_up_logging(verbosity)
-    module = importlib.import_module(f"segkit.workflows.{COMMANDS[name][1]}")
+    with _all_is_kept() if alone else contextlib.nullcontext():
+        module = importlib.import_module(f"segkit.workflows.{COMMANDS[name][1]}")
     outcome = getattr(module, name)(options)
     if outcome.text:
         sys.stdout.write(outcome.text.rstrip("\n") + "\n")
         sys.stdout.flush()
     return EXIT_DONE if outcome.ok else EXIT_FAULT
+
+
+@contextlib.contextmanager
+def _all_is_kept() -> Iterator[None]:
+    """Look for no garbage meanwhile, nor ever among what is made: modules stay to the end."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _explain(error: Exception) -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -19,7 +20,7 @@ from segkit.inference.engines.forward import Forward
 from segkit.inference.flips import Flip, SideSwap, all_flips
 from segkit.inference.tiling import Tile, make_tiles, symmetric_padding
 from segkit.precision import PrecisionName
-from segkit.runtime import log, progress
+from segkit.runtime import log, one_torch_thread, progress
 from segkit.types import Shape
 
 BATCH_VOXELS_ON_GPU = 2**21
@@ -105,8 +106,10 @@ def predict_logits(
         extend=settings.extend or _unchanged,
         forward=functools.partial(_forward, forwards, flat=len(patch_size) == 2),
     )
+    engine = find_engine(settings.engine, device.type)
     batch_size = settings.batch_size or default_batch_size(patch, device, settings.engine)
-    logits = _with_fallback(slide, padded, device, batch_size)
+    with one_torch_thread() if engine.own_threads else contextlib.nullcontext():
+        logits = _with_fallback(slide, padded, device, batch_size)
     inner = [slice(b, n - a) for (b, a), n in zip(padding, padded.shape[1:], strict=True)]
     return logits[(slice(None), *inner)]
 

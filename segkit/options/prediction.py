@@ -64,10 +64,10 @@ class Predict(Common):
     engine: str = flag(
         "--engine",
         help="what runs the network: torch, openvino (faster on CPUs; pip install "
-        "'segkit[openvino]') or openvino-int8 (faster still, a little less exact; after segkit "
-        "quantize)",
-        default="torch",
-        choices=("torch", "openvino", "openvino-int8"),
+        "'segkit[openvino]'), openvino-int8 (faster still, a little less exact; after segkit "
+        "quantize) or auto (openvino on CPUs where it is installed, else torch; default)",
+        default="auto",
+        choices=("auto", "torch", "openvino", "openvino-int8"),
     )
     weights: tuple[float, ...] = flag(
         "--weights",

@@ -16,7 +16,14 @@ from segkit.errors import UsageError, UserError
 from segkit.evaluation.postprocessing import RULES_FILE
 from segkit.files import content_hash
 from segkit.inference.case import CasePredictor
-from segkit.inference.engines import find_engine, start_engine, trial_input
+from segkit.inference.engines import (
+    AUTO,
+    choose_engine,
+    find_engine,
+    start_engine,
+    trial_input,
+)
+from segkit.inference.engines.forward import EngineFailed
 from segkit.inference.engines.openvino import check_int8
 from segkit.inference.engines.ranges import NotCalibrated, load_ranges, ranges_file
 from segkit.inference.ensemble import EnsemblePredictor
@@ -151,13 +158,24 @@ def _previous_stage(model: Model, loading: Loading) -> CasePredictor | Segmentat
 
 
 def _start(model: Model, loading: Loading) -> CasePredictor:
-    """Load the weights of a model and start its networks in their engine."""
-    checkpoint, name = loading.checkpoint, loading.engine
+    """Start a model in the engine asked for, or the fastest that runs it."""
+    segkits = model.network.class_ is None
+    name = choose_engine(loading.engine, loading.device.type, segkits=segkits)
+    try:
+        return _start_in(name, model, loading)
+    except EngineFailed as error:
+        if loading.engine != AUTO:
+            raise
+        log.warning("%s; predicting with torch, which is slower", error.what)
+        return _start_in("torch", model, loading)
+
+
+def _start_in(name: str, model: Model, loading: Loading) -> CasePredictor:
+    """Load the weights of a model and start its networks in an engine."""
+    checkpoint = loading.checkpoint
     engine = find_engine(name, loading.device.type)
     if engine.quantized:
         check_int8(segkits=model.network.class_ is None)
-    patch_size = model.settings.patch_size
-    trial = trial_input(model.network, model.input_channels, patch_size)
     precision = choose_precision(loading.precision, loading.device)
     folds = loading.folds or tuple(trained_folds(model.folder, checkpoint))
     networks = load_networks(model, folds, checkpoint=checkpoint, device=loading.device)
@@ -169,6 +187,7 @@ def _start(model: Model, loading: Loading) -> CasePredictor:
         ranges = {fold: load_ranges(path, weights[fold]) for fold, path in files.items()}
         # What is predicted depends on both.
         weights = {fold: content_hash([weights[fold], ranges[fold]]) for fold in folds}
+    trial = trial_input(model.network, model.input_channels, model.settings.patch_size)
     return CasePredictor(
         model=model,
         forwards=[

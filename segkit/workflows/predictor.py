@@ -50,7 +50,7 @@ class Predictor:
         checkpoint: str = "final",
         device: str | torch.device = "auto",
         precision: PrecisionName = "auto",
-        engine: str = "torch",
+        engine: str = "auto",
     ) -> Predictor:
         """Read a model folder and bring its networks to the device.
 
@@ -62,7 +62,8 @@ class Predictor:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             precision: ``auto`` (fp16 on CUDA, bf16 on CPUs that are faster in it), ``fp32``,
                 ``bf16`` or ``fp16``.
-            engine: ``torch``, or on CPUs ``openvino``, or ``openvino-int8`` (after ``quantize``).
+            engine: ``torch``, or on CPUs ``openvino``, or ``openvino-int8`` (after ``quantize``);
+                ``auto`` is OpenVINO on CPUs where it is installed, else torch.
 
         Raises:
             UserError: no such model, fold, checkpoint or device, or an engine that does not run it;

@@ -124,5 +124,11 @@ def test_what_is_to_be_repeated_keeps_its_threads(monkeypatch, caplog, four_thre
     assert not caplog.records
 
 
+def test_one_thread_for_a_while(four_threads):
+    with runtime.one_torch_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 4
+
+
 def test_idle_cpus_are_between_none_and_all():
     assert 0 <= REAL_IDLE_CPUS() <= runtime.cpu_count()

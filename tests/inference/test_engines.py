@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -10,10 +11,19 @@ import pytest
 import torch
 
 from segkit.errors import UserError
-from segkit.inference.engines import ENGINES, INT8, start_engine, torch_engine, trial_input
+from segkit.inference import engines
+from segkit.inference.engines import (
+    AUTO,
+    ENGINES,
+    INT8,
+    choose_engine,
+    start_engine,
+    torch_engine,
+    trial_input,
+)
 from segkit.inference.engines import openvino as engine_of_openvino
-from segkit.inference.engines.forward import Engine
-from segkit.inference.engines.openvino import has_int8
+from segkit.inference.engines.forward import Engine, EngineFailed
+from segkit.inference.engines.openvino import has_int8, openvino_works
 from segkit.inference.engines.ranges import NotCalibrated, RangeObserver
 from segkit.networks.build import build_network
 from segkit.networks.own import OwnNetwork
@@ -71,7 +81,6 @@ def precision(dtype=torch.float32, device_type="cpu"):
     return Precision(device_type=device_type, dtype=dtype)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dtype", LIMITS, ids=str)
 @pytest.mark.parametrize("kind", PLANS)
 @pytest.mark.parametrize("name", NAMES)
@@ -105,7 +114,6 @@ def measured(network, *inputs):
 
 @needs_openvino
 @needs_vnni
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dtype", LIMITS, ids=str)
 @pytest.mark.parametrize("kind", PLANS)
 @torch.inference_mode()
@@ -123,7 +131,6 @@ def test_integers_give_nearly_the_logits_of_the_network(kind, dtype):
 
 @needs_openvino
 @needs_vnni
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", PLANS)
 @torch.inference_mode()
 def test_integers_are_those_of_torch_when_it_rounds_alike(kind):
@@ -140,7 +147,6 @@ def test_integers_are_those_of_torch_when_it_rounds_alike(kind):
 
 @needs_openvino
 @needs_vnni
-@pytest.mark.filterwarnings("ignore")
 @torch.inference_mode()
 def test_integers_are_refused_where_they_do_not_belong(monkeypatch):
     network, trial = make("3d")
@@ -165,7 +171,6 @@ def test_integers_are_refused_where_they_do_not_belong(monkeypatch):
 
 @needs_openvino
 @needs_vnni
-@pytest.mark.filterwarnings("ignore")
 @torch.inference_mode()
 def test_convolutions_really_run_in_integers(monkeypatch):
     openvino = pytest.importorskip("openvino")
@@ -184,7 +189,7 @@ def test_convolutions_really_run_in_integers(monkeypatch):
         told = {
             name: str(node.get_rt_info()[name].value) for name in ("layerType", "primitiveType")
         }
-        if told["layerType"] in ("Convolution", "Deconvolution") and "I8" in told["primitiveType"]:
+        if told["layerType"] == "Convolution" and "I8" in told["primitiveType"]:
             in_integers.add(node.get_friendly_name().removeprefix("__module.").split("/")[0])
     assert in_integers == set(ranges)
 
@@ -199,7 +204,75 @@ def test_weights_are_brought_to_the_precision_once_and_norms_stay_exact():
 
 def test_the_command_line_offers_the_engines_there_are():
     (field,) = (f for f in dataclasses.fields(Predict) if f.name == "engine")
-    assert field.metadata["choices"] == tuple(ENGINES)
+    assert field.metadata["choices"] == (AUTO, *ENGINES)
+    assert field.default == AUTO
+
+
+@pytest.mark.parametrize(
+    ("name", "device_type", "segkits", "installed", "chosen"),
+    [
+        ("auto", "cpu", True, True, "openvino"),
+        ("auto", "cpu", True, False, "torch"),
+        ("auto", "cpu", False, True, "torch"),
+        ("auto", "cuda", True, True, "torch"),
+        ("auto", "mps", True, True, "torch"),
+        ("torch", "cpu", True, True, "torch"),
+        ("openvino", "cpu", False, False, "openvino"),
+    ],
+)
+def test_the_fastest_exact_engine_is_chosen(
+    monkeypatch, name, device_type, segkits, installed, chosen
+):
+    monkeypatch.setattr(engines, "openvino_works", lambda: installed)
+    assert choose_engine(name, device_type, segkits=segkits) == chosen
+
+
+def test_a_package_that_is_not_there_is_not_told_of(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert not openvino_works.__wrapped__()
+    assert not caplog.records
+
+
+@needs_openvino
+def test_openvino_is_tried_where_it_can_do_no_harm(monkeypatch, caplog):
+    assert openvino_works.__wrapped__()
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr(engine_of_openvino, "_TRIAL", crash)
+    assert not openvino_works.__wrapped__()
+    assert "does not work on this machine; using torch" in caplog.text
+
+
+@needs_openvino
+def test_signals_reach_their_handlers_after_models_have_gone():
+    code = """
+import os, signal
+import torch
+from segkit.inference.engines.openvino import openvino_engine
+from segkit.precision import Precision
+def make():
+    precision = Precision(device_type="cpu", dtype=torch.float32)
+    image = torch.ones(1, 1, 8, 8)
+    forward = openvino_engine(torch.nn.Conv2d(1, 1, 3).eval(), image, precision, {})
+    forward(image)
+    return forward
+signal.signal(signal.SIGTERM, lambda *_: print("received"))
+first, second = make(), make()
+del first
+del second
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "received\n"
+
+
+@needs_openvino
+@torch.inference_mode()
+def test_openvino_takes_shape_after_shape():
+    network, trial = make("2d")
+    forward = start_engine("openvino", copy.deepcopy(network), trial, precision())
+    for shape in [(16, 12), (8, 8), (16, 12)]:
+        batch = torch.randn(2, 2, *shape)
+        torch.testing.assert_close(forward(batch), network(batch), rtol=0, atol=1e-4)
 
 
 def test_the_trial_is_small_and_what_the_network_takes():
@@ -221,9 +294,20 @@ def fake(change):
 def test_an_engine_with_other_logits_is_refused(monkeypatch, change):
     monkeypatch.setitem(ENGINES, "fake", fake(change))
     network, trial = make("2d")
-    with pytest.raises(UserError, match="gives other logits than torch") as error:
+    with pytest.raises(EngineFailed, match="gives other logits than torch") as error:
         start_engine("fake", network, trial, precision())
     assert "--engine torch" in error.value.fix
+
+
+@pytest.mark.parametrize(("raised", "told"), [(RuntimeError, EngineFailed), (MemoryError,) * 2])
+def test_an_engine_that_fails_says_so_but_for_memory(monkeypatch, raised, told):
+    def fail(*_):
+        raise raised("unsupported operation")
+
+    monkeypatch.setitem(ENGINES, "fake", Engine(start=fail, batch_voxels=1))
+    network, trial = make("2d")
+    with pytest.raises(told, match="unsupported operation"):
+        start_engine("fake", network, trial, precision())
 
 
 def test_what_a_precision_costs_is_allowed(monkeypatch):
@@ -257,7 +341,6 @@ class Listing(torch.nn.Module):
         return [logits, logits[..., ::2, ::2]]
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NAMES)
 @torch.inference_mode()
 def test_a_class_of_the_users_runs_in_engines_with_its_weights_as_they_are(name):

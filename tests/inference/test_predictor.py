@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from segkit.errors import UserError
+from segkit.inference.engines import ENGINES
 from segkit.inference.predictor import (
     PredictionSettings,
     default_batch_size,
@@ -125,7 +127,7 @@ def test_batches_are_even():
 
 def test_by_default_small_patches_fill_a_batch_and_large_ones_go_alone():
     assert [default_batch_size(patch, CPU) for patch in [(1, 64, 64), (64, 64, 96)]] == [80, 1]
-    assert default_batch_size((1, 64, 64), CPU, "openvino") == 32
+    assert default_batch_size((1, 64, 64), CPU, "openvino") == 1
     assert default_batch_size((64, 64, 64), torch.device("cuda")) > 1
 
 
@@ -274,3 +276,25 @@ def test_other_bad_settings_are_refused():
     settings = PredictionSettings(mirror_axes=(2,))
     with pytest.raises(UserError, match="2D patch"):
         predict_logits([Pointwise()], noise(1, 1, 4, 4), (4, 4), settings, CPU)
+
+
+@pytest.mark.parametrize("own_threads", [False, True])
+def test_torch_keeps_out_of_the_way_of_engines_with_threads_of_their_own(monkeypatch, own_threads):
+    engine = replace(ENGINES["torch"], own_threads=own_threads)
+    monkeypatch.setitem(ENGINES, "fake", engine)
+    seen = []
+
+    def network(batch):
+        seen.append(torch.get_num_threads())
+        return batch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        predict_logits(
+            [network], noise(1, 4, 4, 4), (4, 4, 4), PredictionSettings(engine="fake"), CPU
+        )
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1 if own_threads else 3]

@@ -10,6 +10,7 @@ import torch
 
 from segkit.errors import UserError
 from segkit.inference.stages import Stages, overlapped
+from segkit.runtime import one_torch_thread
 
 
 def stages(**changed):
@@ -205,8 +206,13 @@ def test_an_error_that_ends_everything_does_not_hide_that_of_the_item_before(cap
 def test_writing_leaves_cores_to_the_network_and_no_other_thread_loses_any():
     found = {}
 
+    def read(item):
+        found["read"] = torch.get_num_threads()
+
     def compute(prepared):
-        found["compute"] = torch.get_num_threads()
+        # Whatever the network wants is for its own thread.
+        with one_torch_thread():
+            found["compute"] = torch.get_num_threads()
 
     def write(item, result):
         found["write"] = torch.get_num_threads()
@@ -214,9 +220,9 @@ def test_writing_leaves_cores_to_the_network_and_no_other_thread_loses_any():
     before = torch.get_num_threads()
     torch.set_num_threads(8)
     try:
-        run([1], compute=compute, write=write)
+        run([1], read=read, compute=compute, write=write)
         with ThreadPoolExecutor(1) as later:
             found["later"] = later.submit(torch.get_num_threads).result()
     finally:
         torch.set_num_threads(before)
-    assert found == {"write": 2, "compute": 8, "later": 8}
+    assert found == {"read": 8, "write": 2, "compute": 1, "later": 8}

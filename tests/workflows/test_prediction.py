@@ -84,7 +84,7 @@ def test_several_models_predict_what_their_saved_probabilities_average_to(tmp_pa
 
 
 def test_who_predicts_is_told(tmp_path, models, capsys):
-    told = predict(capsys, models[:2], tmp_path / "out", "--step", 1).err
+    told = predict(capsys, models[:2], tmp_path / "out", "--step", 1, "--engine", "torch").err
     assert "model fine: folds 1, 2, final.pt, weight 1" in told
     assert "model coarse: fold 3, final.pt, weight 1" in told
     assert "torch in float32 on cpu, step 1, averaged over 2 mirrored views" in told
@@ -94,7 +94,7 @@ def test_models_of_other_mirror_axes_tell_their_views(tmp_path, models, capsys):
     settings = models[1] / "model.json"
     content = json.loads(settings.read_text())
     settings.write_text(json.dumps({**content, "mirror_axes": [0, 1, 2]}))
-    told = predict(capsys, models[:2], tmp_path / "out", "--step", 1).err
+    told = predict(capsys, models[:2], tmp_path / "out", "--step", 1, "--engine", "torch").err
     assert "model fine: folds 1, 2, final.pt, weight 1, 2 views" in told
     assert "model coarse: fold 3, final.pt, weight 1, 8 views" in told
     assert "step 1, averaged over the mirrored views of each model" in told

@@ -54,7 +54,6 @@ def predict(capsys, place, model, out, engine, *options, code=0):
 
 
 @runs
-@pytest.mark.filterwarnings("ignore")
 def test_a_model_predicts_in_integers_once_it_was_measured(place, capsys):
     err = predict(capsys, place, "model", "out", "openvino-int8", code=1).err
     assert f"segkit quantize -m {place / 'model'} -i IMAGES" in err
@@ -86,7 +85,6 @@ def test_a_model_predicts_in_integers_once_it_was_measured(place, capsys):
 
 
 @runs
-@pytest.mark.filterwarnings("ignore")
 def test_all_members_of_several_models_are_measured(place, capsys):
     other = write_model(place / "other", tiny_plan(), folds=(0, 1))
     both = ("-m", place / "model", other)
@@ -117,7 +115,6 @@ def test_all_members_of_several_models_are_measured(place, capsys):
 
 
 @runs
-@pytest.mark.filterwarnings("ignore")
 def test_one_image_is_measured_and_compared_on_and_a_bad_agreement_is_told(
     place, capsys, monkeypatch
 ):
@@ -129,7 +126,6 @@ def test_one_image_is_measured_and_compared_on_and_a_bad_agreement_is_told(
 
 
 @runs
-@pytest.mark.filterwarnings("ignore")
 def test_other_folds_and_checkpoints_are_told_and_have_ranges_of_their_own(place, capsys):
     for fold in (0, 1):
         folder = place / f"model/fold_{fold}"
@@ -146,7 +142,6 @@ def test_other_folds_and_checkpoints_are_told_and_have_ranges_of_their_own(place
 
 
 @runs
-@pytest.mark.filterwarnings("ignore")
 def test_ranges_that_no_engine_takes_are_not_left_behind(place, capsys, monkeypatch):
     refused = dataclasses.replace(ENGINES["openvino-int8"], most_apart={torch.float32: 0.0})
     monkeypatch.setitem(ENGINES, "openvino-int8", refused)

@@ -1,6 +1,7 @@
 """Arrays and files go the same way, whoever asks: the command line or Python."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from segkit.dataset.image_io import read_masks, write_labels
 from segkit.dataset.image_io.sitk_io import write as write_image
 from segkit.dataset.orientation import direction_of, reorient_array
 from segkit.errors import UserError
+from segkit.inference import engines
+from segkit.inference.engines import ENGINES
+from segkit.inference.engines.forward import EngineFailed
 from segkit.types import Geometry
 from segkit.workflows.predictor import Predictor
 
@@ -197,6 +201,24 @@ def test_files_say_where_they_went(tmp_path, plan):
     assert some == (tmp_path / "some/b.nii.gz",)
     assert predictor.label_values == {"a": 1, "b": 2}
     assert predictor.channel_names == ("T1", "T2")
+
+
+def test_torch_predicts_where_the_fastest_engine_fails(tmp_path, plan, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("unsupported operation")
+
+    model = write_model(tmp_path / "model", plan)
+    expected = Predictor.from_folder(model, device="cpu", engine="torch")
+    monkeypatch.setattr(engines, "openvino_works", lambda: True)
+    monkeypatch.setitem(engines.ENGINES, "openvino", replace(ENGINES["openvino"], start=fail))
+    found = Predictor.from_folder(model, device="cpu")
+    (warning,) = (record.message for record in caplog.records)
+    assert "openvino cannot run this network: unsupported operation; predicting with" in warning
+    assert found.work.source == expected.work.source
+    image = noise(2, *SHAPE)
+    np.testing.assert_array_equal(found.predict(image, SPACING), expected.predict(image, SPACING))
+    with pytest.raises(EngineFailed, match="unsupported operation"):
+        Predictor.from_folder(model, device="cpu", engine="openvino")
 
 
 def test_wrong_options_are_told(tmp_path, plan):

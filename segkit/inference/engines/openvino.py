@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
 import sys
-from functools import partial
+import warnings
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -11,17 +14,27 @@ import torch
 from torch import Tensor, nn
 
 from segkit.errors import UserError
-from segkit.inference.engines.forward import Forward
+from segkit.inference.engines.forward import EngineFailed, Forward
 from segkit.inference.engines.ranges import NotCalibrated, Ranges, quantizable
+from segkit.inference.engines.signal_stack import signal_stack_kept
 from segkit.networks.unet import UNet, fuse_upsamplings
 from segkit.precision import Precision
+from segkit.runtime import log
 
 LEVELS = 256
 """Of an input. Weights have one less, so that they lie evenly around 0."""
 SMALLEST_STEP = 1e-6
 _TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
-_OUTPUT_AXIS = {"Convolution": 0, "ConvolutionBackpropData": 1}
-"""Kind of a node -> which axis of its weights are the output channels."""
+_TRIAL = """
+import sys
+sys.modules["openvino_telemetry"] = None
+import numpy as np
+import openvino
+from openvino import opset13
+image = opset13.parameter([2], np.float32)
+model = openvino.compile_model(openvino.Model([opset13.relu(image)], [image]), "CPU")
+sys.exit(model(np.float32([-1, 1]))[0].tolist() != [0, 1])
+"""
 
 
 def openvino_engine(
@@ -61,8 +74,6 @@ def openvino_int8_engine(
         raise NotCalibrated("the ranges for int8 are those of another network")
     for name, module in quantized.items():
         low, high = ranges[name]
-        if isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):
-            low = 0.0  # OpenVINO computes these in integers only where 0 is the lowest level.
         _round_weights(module)
         module.register_forward_pre_hook(partial(_fake_quantized, low=low, high=high))
     converted = _converted(openvino, network, trial)
@@ -99,11 +110,30 @@ def check_int8(*, segkits: bool) -> None:
     import_openvino()
 
 
+@cache
+def openvino_works() -> bool:
+    """Whether the package is there and computes on this machine; it is told if only the former.
+
+    It is tried in a process of its own, for 0.15 s: versions of it have ended the whole program
+    where they did not understand the machine's processors (openvinotoolkit/openvino#35943, #34262).
+    """
+    if importlib.util.find_spec("openvino") is None:
+        return False
+    try:
+        tried = subprocess.run([sys.executable, "-c", _TRIAL], capture_output=True, timeout=60)
+        works = tried.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        works = False
+    if not works:
+        log.warning("OpenVINO is installed, but does not work on this machine; using torch")
+    return works
+
+
 def import_openvino() -> Any:
     """Import the package.
 
     Raises:
-        UserError: it is not installed.
+        EngineFailed: it is not installed.
     """
     # With this package OpenVINO would report its use over the network, without asking.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -111,27 +141,46 @@ def import_openvino() -> Any:
         import openvino
     except ImportError:
         fix = "pip install 'segkit[openvino]', or predict with --engine torch"
-        raise UserError("OpenVINO is not installed", fix=fix) from None
+        raise EngineFailed("OpenVINO is not installed", fix=fix) from None
     return openvino
 
 
 def _converted(openvino: Any, network: nn.Module, trial: Tensor) -> Any:
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # Of what a trace cannot follow; the logits are compared in any case.
+        warnings.simplefilter("ignore")
         # A frozen trace of a small input converts in a tenth of the time and memory of a module.
         traced = torch.jit.freeze(torch.jit.trace(network, trial, check_trace=False))
     return openvino.convert_model(traced)
 
 
 def _compiled(openvino: Any, model: Any, precision: Precision) -> Forward:
+    """Compile a model for one input at a time, and anew where the shape is another.
+
+    With a shape or batch size that is left open each pass takes 2 % longer, and convolutions in
+    integers crash on processors with AMX (openvinotoolkit/openvino#37577, 2026.3).
+    """
     settings = {
         "INFERENCE_PRECISION_HINT": _TYPES[precision.dtype],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
+        # Several programs that share a machine would all take its first cores.
+        "ENABLE_CPU_PINNING": False,
     }
-    compiled = openvino.compile_model(model, "CPU", settings)
+
+    @lru_cache(maxsize=1)
+    def compiled(shape: tuple[int, ...]) -> Any:
+        fixed = model.clone()
+        fixed.reshape(list(shape))
+        with signal_stack_kept():
+            return openvino.compile_model(fixed, "CPU", settings)
+
+    def logits(image: Tensor) -> Tensor:
+        run = compiled(tuple(image.shape))
+        return torch.from_numpy(run(image.contiguous().numpy(), share_inputs=True)[0])
 
     def forward(batch: Tensor) -> Tensor:
-        return torch.from_numpy(compiled(batch.contiguous().numpy(), share_inputs=True)[0])
+        return torch.cat([logits(image) for image in batch.split(1)])
 
     return forward
 
@@ -145,7 +194,7 @@ def _fake_quantized(module: nn.Module, inputs: tuple[Tensor], *, low: float, hig
 
 def _round_weights(module: Any) -> None:
     """Round the weights of a convolution to the levels of every output channel."""
-    values = module.weight.data.transpose(0, 1) if module.transposed else module.weight.data
+    values = module.weight.data
     most = values.flatten(1).abs().amax(1).clamp(min=SMALLEST_STEP)
     steps = (most / (LEVELS // 2 - 1)).reshape(-1, *[1] * (values.ndim - 1))
     values.copy_((values / steps).round() * steps)
@@ -160,13 +209,14 @@ def _quantize_weights(model: Any) -> int:
 
     done = 0
     for node in model.get_ordered_ops():
-        axis = _OUTPUT_AXIS.get(node.get_type_name())
-        if axis is None or node.input_value(0).get_node().get_type_name() != "FakeQuantize":
+        if node.get_type_name() != "Convolution":
+            continue
+        if node.input_value(0).get_node().get_type_name() != "FakeQuantize":
             continue
         weight = node.input_value(1)
         values = np.abs(weight.get_node().get_data())
-        others = tuple(i for i in range(values.ndim) if i != axis)
-        most = values.max(axis=others, keepdims=True).clip(SMALLEST_STEP).astype(np.float32)
+        most = values.max(axis=tuple(range(1, values.ndim)), keepdims=True)
+        most = most.clip(SMALLEST_STEP).astype(np.float32)
         quantized = opset13.fake_quantize(weight, -most, most, -most, most, LEVELS - 1)
         node.input(1).replace_source_output(quantized.output(0))
         done += 1

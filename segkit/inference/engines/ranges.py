@@ -2,8 +2,8 @@
 
 Weights are rounded by output channel, inputs to 256 levels of the range that calibration images
 showed, but for outliers (Jacob et al. 2018; Wu et al. 2020, percentile calibration). Norms,
-activations and sums stay in floating point. The convolution of the image itself and those of kernel
-size 1, the output layer above all, are cheap and stay as they are.
+activations, sums and transposed convolutions stay in floating point. The convolution of the image
+itself and those of kernel size 1, the output layer above all, are cheap and stay as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from segkit.errors import UserError
 from segkit.files import read_json, write_artifact
-from segkit.networks.blocks import CONVOLUTIONS
 from segkit.structs import read_struct, to_mapping
 
 RANGES_VERSION = 1
@@ -53,12 +52,14 @@ def ranges_file(fold: Path, checkpoint: str) -> Path:
 
 
 def quantizable(network: nn.Module) -> dict[str, nn.Module]:
-    """Return the convolutions that can be computed in integers, by name.
+    """Return the convolutions that are computed in integers, by name.
+
+    Transposed ones are not among them, for they are no faster so.
 
     Args:
         network: Fused, see :func:`segkit.networks.unet.fuse_upsamplings`.
     """
-    found = [(n, m) for n, m in network.named_modules() if isinstance(m, CONVOLUTIONS)]
+    found = [(n, m) for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Conv3d))]
     return {name: module for name, module in found[1:] if math.prod(module.kernel_size) > 1}
 
 
