@@ -12,6 +12,7 @@ foreground and the mean and deviation of the intensities, over all patches of al
 
 import argparse
 import itertools
+import math
 import statistics
 import sys
 import time
@@ -22,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarking import Row, Sample, alternate, measured, parse, run_side, save
+from floors import copy_rate, floor_of_moving
 
 SAMPLES = 12
 """Different patches, at most, that are gone through again and again."""
@@ -101,6 +103,7 @@ def measure(options: argparse.Namespace, name: str) -> Row:
         peer=found["peer"],
         wanted=4,
         equal=agreement(found),
+        floor=floor_of_moving(found["segkit"][0].result["moved"], copy_rate(options.threads)),
     )
 
 
@@ -169,7 +172,10 @@ def measure_segkit(options: argparse.Namespace) -> None:
             resize_segmentation(seg, size)
         return image, seg
 
-    report(options, augment, task.batch, len(batches))
+    read, written = math.prod(segs.shape[2:]), math.prod(task.patch) + sum(map(math.prod, sizes))
+    # float32 and int16; the resolutions of deep supervision are of the segmentation alone.
+    moved = (4 * task.channels + 2) * read + 4 * task.channels * math.prod(task.patch) + 2 * written
+    report(options, augment, task.batch, len(batches), moved=moved)
 
 
 SIDES = {"peer": measure_peer, "segkit": measure_segkit}
@@ -187,15 +193,19 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def report(
-    options: argparse.Namespace, augment: Callable[..., tuple[Any, Any]], count: int, rounds: int
+    options: argparse.Namespace,
+    augment: Callable[..., tuple[Any, Any]],
+    count: int,
+    rounds: int,
+    **more: Any,
 ) -> None:
     """Augment ``count`` patches a time for a while, after a few times that do not count.
 
-    Reports the time per patch, and the distribution of the results of half as long again, in
-    whole ``rounds`` through all patches.
+    Reports the time per patch, the distribution of the results of half as long again, in whole
+    ``rounds`` through all patches, and ``more``.
     """
     # What the first rounds take belongs to the memory, for it is kept; their time does not count.
-    with measured() as result:
+    with measured(**more) as result:
         for _ in range(3):
             augment()
         begun, done = time.perf_counter(), 0

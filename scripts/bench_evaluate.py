@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from benchmarking import Row, Sample, alternate, parse, program, run, save
+from floors import floor_of_command
 from scipy import ndimage
 
 DISTANCES = ["dice", "hd95_mm", "assd_mm", "nsd"]
@@ -48,7 +49,14 @@ def compare(options: argparse.Namespace, folder: Path, what: str, wanted: float 
         raise SystemExit(f"{what}: the two sides scored different targets")
     apart = max(abs(ours[key] - theirs[key]) for key in ours)
     equal = f"{len(ours)} values of Dice apart by at most {apart:.1e}"
-    return Row(what=what, segkit=found["segkit"], peer=found["peer"], wanted=wanted, equal=equal)
+    return Row(
+        what=what,
+        segkit=found["segkit"],
+        peer=found["peer"],
+        wanted=wanted,
+        equal=equal,
+        floor=floor_of_command(program(options, "python"), sorted(folder.rglob("*.nii.gz"))),
+    )
 
 
 def distances(options: argparse.Namespace, folder: Path, what: str) -> Row:

@@ -8,6 +8,7 @@ little noise, which look like what a network says. The logits exist before the s
 """
 
 import argparse
+import math
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmarking import Row, Sample, alternate, measured, median_seconds, parse, run_side, save
+from floors import copy_rate, floor_of_moving
 from scipy import ndimage
 
 Call = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
@@ -70,6 +72,8 @@ def _row(options: argparse.Namespace, classes: int, kind: str, regions: bool) ->
         wanted=None if regions else 15 if many else 8,
         wanted_memory=None if regions else 8,
         equal=f"{len(differ)} of {ours.size} voxels differ, by logits {apart:.1e} apart",
+        # Logits in float32 and labels in int16.
+        floor=floor_of_moving(4 * classes * math.prod(options.shape) + 2 * ours.size, copy_rate()),
     )
 
 

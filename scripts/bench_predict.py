@@ -23,7 +23,6 @@ from typing import Any
 from benchmarking import (  # fmt: skip
     Row,
     alternate_commands,
-    arithmetic_rate,
     measured,
     parse,
     program,
@@ -31,17 +30,18 @@ from benchmarking import (  # fmt: skip
     run_side,
     save,
 )
+from floors import arithmetic_rate
 
 NAME = "Dataset004_Hippocampus"
 TRAINER = "nnUNetTrainer"
 VARIANTS: dict[str, tuple[tuple[str, ...], float | None]] = {
     "default": ((), 4),
     "fp32": (("--precision", "fp32"), None),
-    "openvino": (("--engine", "openvino"), None),
+    "torch": (("--engine", "torch"), None),
     "openvino-int8": (("--engine", "openvino-int8"), 5),
 }
 """Options of ``segkit predict``, and how many times as fast as the peer it is asked to be."""
-DEFAULT = ("default", "openvino", "openvino-int8")
+DEFAULT = ("default", "torch", "openvino-int8")
 MOST_APART = 1e-3
 """Logits of both networks in float32, and Dice of both programs, differ by no more."""
 

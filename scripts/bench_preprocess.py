@@ -6,6 +6,7 @@ scripts/bench_preprocess.py --peer FOLDER
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from benchmarking import (
     run_side,
     save,
 )
+from floors import copy_rate, floor_of_command, floor_of_moving
 
 HIPPOCAMPUS = "Dataset004_Hippocampus"
 CT, CASE = "Dataset130_TotalSegCT", "ts_ct_full"
@@ -75,7 +77,12 @@ def _command_row(options: argparse.Namespace) -> Row:
         wanted=6,
         wanted_memory=3,
         equal=equal,
+        floor=floor_of_command(program(options, "python"), _files_of(options.data / HIPPOCAMPUS)),
     )
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return [path for kind in ("imagesTr", "labelsTr") for path in sorted((folder / kind).iterdir())]
 
 
 def _segkit_command(options: argparse.Namespace, folder: Path) -> Sample:
@@ -143,7 +150,16 @@ def _ct_row(options: argparse.Namespace, what: str) -> Row:
         equal=f"{differ} of {ours.size} voxels differ"
         if what == "label resampling"
         else f"within {_relative(ours, theirs):.1e} of the range",
+        floor=floor_of_moving(_bytes_moved(what, ours.size), copy_rate()),
     )
+
+
+def _bytes_moved(what: str, voxels: int) -> int:
+    """Count what is read before the CT becomes so many voxels, and what is written."""
+    image, labels = 4, 2  # float32 and int16
+    kinds = {"case with labels": image + labels, "label resampling": labels}
+    share = math.prod(new / old for old, new in zip(SPACING_MM, NEW_SPACING_MM, strict=True))
+    return round(kinds.get(what, image) * voxels * (1 + share))
 
 
 def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:

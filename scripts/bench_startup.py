@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarking import Row, alternate, parse, program, run, save
+from floors import floor_of_command
 
 VERIFY = """
 import sys
@@ -34,14 +35,23 @@ def main() -> None:
         }
         sides = {name: partial(run, command, env=env) for name, command in commands.items()}
         found = alternate(sides, options.repeats)
+        python, files = program(options, "python"), sorted(dataset.rglob("*.gz"))
+        floors = floor_of_command(python), floor_of_command(python, files)
     rows = [
-        Row(what="--help", segkit=found["help"], peer=found["help, peer"], wanted=8),
+        Row(
+            what="--help",
+            segkit=found["help"],
+            peer=found["help, peer"],
+            wanted=8,
+            floor=floors[0],
+        ),
         Row(
             what="validate one case",
             segkit=found["validate"],
             peer=found["validate, peer"],
             wanted=8,
             equal="the peer's check alone, without the fingerprint its command measures after it",
+            floor=floors[1],
         ),
     ]
     save(options, "startup", rows)

@@ -24,7 +24,6 @@ from benchmarking import (
     Row,
     Sample,
     alternate,
-    arithmetic_rate,
     measured,
     median_seconds,
     parse,
@@ -33,6 +32,7 @@ from benchmarking import (
     run_side,
     save,
 )
+from floors import arithmetic_rate
 
 DATASET = "Dataset004_Hippocampus"
 CONFIGURATION = "3d_fullres"

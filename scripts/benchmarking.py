@@ -193,27 +193,6 @@ def median_seconds(function: Callable[[], object], repeats: int, *, warm_up: int
     return statistics.median(_seconds(function) for _ in range(repeats))
 
 
-def arithmetic_rate(dtype: str) -> float:
-    """Return the operations a second that torch reaches on this machine: the roof.
-
-    The faster of a large matrix product and a large convolution, for on some processors the
-    library of the one is slower than that of the other.
-    """
-    import torch
-
-    kind = getattr(torch, dtype)
-    size, width, edge = 4096, 128, 32
-    matrix = torch.randn(size, size).to(kind)
-    product = 2 * size**3 / median_seconds(lambda: matrix @ matrix, 3)
-    layer = torch.nn.Conv3d(width, width, 3, padding=1, bias=False)
-    layer = layer.to(dtype=kind, memory_format=torch.channels_last_3d)
-    image = torch.randn(2, width, edge, edge, edge).to(kind)
-    image = image.contiguous(memory_format=torch.channels_last_3d)
-    with torch.inference_mode():
-        convolved = median_seconds(lambda: layer(image), 3)
-    return max(product, 2 * len(image) * edge**3 * 27 * width**2 / convolved)
-
-
 def _seconds(function: Callable[[], object]) -> float:
     begun = time.perf_counter()
     function()

@@ -41,10 +41,14 @@ def resize_segmentation(seg: Tensor, shape: Sequence[int]) -> Tensor:
     """Bring (B, C, *S) to another grid by picking the nearest voxel (no label is invented)."""
     for axis, new in enumerate(shape, start=2):
         old = seg.shape[axis]
-        if old != new:
+        if old != new and old % new == 0:
+            # A view; copied at once below, several times faster than with indices.
+            factor = old // new
+            seg = seg.unflatten(axis, (new, factor)).select(axis + 1, factor // 2)
+        elif old != new:
             centres = 2 * torch.arange(new, device=seg.device) + 1
             seg = seg.index_select(axis, centres * old // (2 * new))
-    return seg
+    return seg.contiguous()
 
 
 def make_target(seg: Tensor, schema: LabelSchema) -> Target:

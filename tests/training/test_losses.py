@@ -249,6 +249,22 @@ def test_resizing_picks_the_nearest_voxel_of_every_channel():
     assert small.tolist() == [[[[0, 3], [2, 1]], [[3, 0], [1, 2]]]]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [((12, 20, 16), (6, 5, 2)), ((9, 15), (3, 5)), ((7, 5, 12), (7, 3, 8)), ((4, 6), (8, 6))],
+)
+def test_resizing_takes_the_voxel_at_the_centre_whatever_the_factors(old, new):
+    seg = torch.randint(-1, 100, (2, 1, *old), generator=torch.Generator().manual_seed(0)).short()
+    found = resize_segmentation(seg, new)
+    expected = torch.empty(2, 1, *new, dtype=torch.int16)
+    for place in np.ndindex(*new):
+        # The centre (i + 1/2) of the coarse grid, on the fine one; an edge belongs to what is above.
+        source = [int((i + 0.5) * o / n) for i, o, n in zip(place, old, new, strict=True)]
+        expected[(..., *place)] = seg[(..., *source)]
+    assert torch.equal(found, expected)
+    assert found.is_contiguous()
+
+
 def test_target_channels():
     seg = torch.tensor([[[-1, 0, 1, 2, 3]]], dtype=torch.int16)
     target = make_target(seg, LABELS)
