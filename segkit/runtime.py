@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -229,20 +230,35 @@ def idle_time(
     return sum(ticks[1] + ticks[3] + ticks[4] for ticks in spent), sum(map(sum, spent))
 
 
-@contextlib.contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let torch compute in the calling thread alone meanwhile.
+_SETTING_THREADS = threading.Lock()
 
-    Threads that torch first meets meanwhile stay at one, too.
+
+def limit_torch_threads(count: int) -> None:
+    """Say how many threads torch uses for what the calling thread asks of it, and no other.
+
+    Every thread has its own number, but threads to come take the last that was set anywhere.
     """
     import torch
 
+    with _SETTING_THREADS, ThreadPoolExecutor(1) as another:
+        common = another.submit(torch.get_num_threads).result()
+        # Asked for the first time, a thread takes the common number.
+        torch.get_num_threads()
+        torch.set_num_threads(count)
+        another.submit(torch.set_num_threads, common).result()
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let torch compute in the calling thread alone meanwhile."""
+    import torch
+
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    limit_torch_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        limit_torch_threads(before)
 
 
 def prepare_torch(others: Literal["yield", "tell", "ignore"] = "yield") -> None:

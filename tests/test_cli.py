@@ -180,6 +180,27 @@ sys.exit(cli.main())
     assert messages.splitlines()[-1] == "interrupted"
 
 
+def test_a_program_of_its_own_keeps_what_it_imports_and_collects_the_rest():
+    code = """
+import gc, sys
+from types import SimpleNamespace
+from segkit.cli import main as cli
+import segkit.workflows.doctor as doctor
+
+def look(options):
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 1000
+    return SimpleNamespace(text="", ok=True)
+
+doctor.doctor = look
+sys.argv = ["segkit", "doctor"]
+before = gc.get_freeze_count()
+assert before == 0
+sys.exit(cli.main())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_command_inside_another_program_leaves_its_garbage_collection_alone(tmp_path):
     before = gc.get_freeze_count()
     assert main(["validate", str(tmp_path)]) == 1

@@ -118,7 +118,7 @@ def default_batch_size(patch_size: Shape, device: torch.device, engine: str = "t
     """Return how many patches go through a network together at most."""
     on_cpu = device.type == "cpu"
     voxels = find_engine(engine, "cpu").batch_voxels if on_cpu else BATCH_VOXELS_ON_GPU
-    return max(1, voxels // math.prod(patch_size))
+    return 1 if voxels is None else max(1, voxels // math.prod(patch_size))
 
 
 def _unchanged(tile: Tensor) -> Tensor:
@@ -191,10 +191,8 @@ def _summed_flips(
     pairs = zip(batch, outputs, strict=True)
     for _, group in itertools.groupby(pairs, key=lambda pair: id(pair[0][0])):
         members = list(group)
-        summed = torch.zeros_like(members[0][1])
-        for (_, flip), output in members:
-            summed += flip.undone(output)
-        yield members[0][0][0], summed
+        tile, _ = members[0][0]
+        yield tile, functools.reduce(torch.add, (flip.undone(o) for (_, flip), o in members))
 
 
 def _weight(tile: Tile, device: torch.device) -> Tensor:
@@ -212,7 +210,7 @@ def _forward(forwards: Sequence[Forward], batch: Tensor, *, flat: bool) -> Tenso
     logits = forwards[0](batch)
     for forward in forwards[1:]:
         logits = logits + forward(batch)
-    logits = logits / len(forwards)
+    logits = logits / len(forwards) if len(forwards) > 1 else logits
     return logits.unsqueeze(2) if flat else logits
 
 

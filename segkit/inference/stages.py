@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -13,7 +13,7 @@ import torch
 
 from segkit.errors import UserError
 from segkit.parallel import attempt, threads
-from segkit.runtime import log
+from segkit.runtime import limit_torch_threads, log
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -48,12 +48,10 @@ def overlapped(
     Raises:
         RuntimeError: any other error, naming the item.
     """
-    cores = torch.get_num_threads()
     with ThreadPoolExecutor(1, "write") as writer, threads(1) as reader:
-        _limit_cores(reader, cores)
-        # With all cores for both, the network and whatever works beside it wait for one another
+        # With all cores for both, the network and what is written beside it wait for one another
         # at every operation: 52 small cases take 26 s on 2 cores, and 20 s this way.
-        _limit_cores(writer, max(1, cores // 4))
+        writer.submit(limit_torch_threads, max(1, torch.get_num_threads() // 4)).result()
         following = (reader.submit(stages.read, item) for item in items)
         ahead = next(following, None)
         behind: Future[UserError | None] | None = None
@@ -73,19 +71,6 @@ def overlapped(
                 yield i - 1, outcome
         if behind is not None:
             yield len(items) - 1, behind.result()
-
-
-def _limit_cores(worker: Executor, cores: int) -> None:
-    """Say how many cores torch uses in a worker thread."""
-    common = torch.get_num_threads()
-
-    def limit() -> None:
-        torch.get_num_threads()  # a thread takes the common number when it first asks for one
-        torch.set_num_threads(cores)
-
-    worker.submit(limit).result()
-    # Every thread has its own number, but threads to come take the last that was set.
-    torch.set_num_threads(common)
 
 
 def _computed(

@@ -111,6 +111,9 @@ def _load_models(folders: Mapping[Path, float], loading: Loading) -> Work:
         raise UserError(what, where="--previous-stage", fix=fix)
     if len(members) == 1:
         return _with_rules(members[0]) if loading.postprocess else members[0]
+    if len({member.settings.engine for member in members}) > 1:
+        # What an ensemble has predicted is told with one engine; every model runs in torch.
+        members = [_load_model(folder, replace(loading, engine="torch")) for folder in folders]
     check_partners([member.model for member in members])
     return EnsemblePredictor(members=members, shares=tuple(folders.values()))
 
@@ -166,8 +169,9 @@ def _start(model: Model, loading: Loading) -> CasePredictor:
     except EngineFailed as error:
         if loading.engine != AUTO:
             raise
+        # Repeated outside, where this exception no longer holds on to the memory.
         log.warning("%s; predicting with torch, which is slower", error.what)
-        return _start_in("torch", model, loading)
+    return _start_in("torch", model, loading)
 
 
 def _start_in(name: str, model: Model, loading: Loading) -> CasePredictor:
@@ -191,7 +195,9 @@ def _start_in(name: str, model: Model, loading: Loading) -> CasePredictor:
     return CasePredictor(
         model=model,
         forwards=[
-            start_engine(name, network, trial, precision, ranges.get(fold))
+            start_engine(
+                name, network, trial, precision, ranges.get(fold), model.settings.patch_size
+            )
             for fold, network in zip(folds, networks, strict=True)
         ],
         settings=PredictionSettings(precision=loading.precision, engine=name),

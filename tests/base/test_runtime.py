@@ -2,6 +2,8 @@
 
 import logging
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -124,10 +126,33 @@ def test_what_is_to_be_repeated_keeps_its_threads(monkeypatch, caplog, four_thre
     assert not caplog.records
 
 
-def test_one_thread_for_a_while(four_threads):
+def threads_of_a_new_one():
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
+def test_one_thread_for_a_while_and_for_nobody_else(four_threads):
     with runtime.one_torch_thread():
         assert torch.get_num_threads() == 1
+        assert threads_of_a_new_one() == 4
     assert torch.get_num_threads() == 4
+
+
+def test_threads_that_take_one_at_the_same_time_get_theirs_back(four_threads):
+    begun, ended = threading.Event(), threading.Event()
+
+    def other():
+        with runtime.one_torch_thread():
+            begun.set()
+            ended.wait(60)
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        with runtime.one_torch_thread():
+            later = pool.submit(other)
+            assert begun.wait(60)
+        ended.set()
+        assert later.result() == torch.get_num_threads() == threads_of_a_new_one() == 4
 
 
 def test_idle_cpus_are_between_none_and_all():

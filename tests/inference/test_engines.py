@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -173,15 +174,15 @@ def test_integers_are_refused_where_they_do_not_belong(monkeypatch):
 @needs_vnni
 @torch.inference_mode()
 def test_convolutions_really_run_in_integers(monkeypatch):
-    openvino = pytest.importorskip("openvino")
     network, trial = make("3d")
-    compiled, compile_model = [], openvino.compile_model
+    core, compiled = engine_of_openvino._core(), []
 
-    def keep(*args):
-        compiled.append(compile_model(*args))
-        return compiled[0]
+    class Keeping:
+        def compile_model(self, *args):
+            compiled.append(core.compile_model(*args))
+            return compiled[0]
 
-    monkeypatch.setattr(openvino, "compile_model", keep)
+    monkeypatch.setattr(engine_of_openvino, "_core", Keeping)
     ranges = measured(network, trial)
     start_engine(INT8, network, trial, precision(torch.bfloat16), ranges)
     in_integers = set()
@@ -224,7 +225,14 @@ def test_the_fastest_exact_engine_is_chosen(
     monkeypatch, name, device_type, segkits, installed, chosen
 ):
     monkeypatch.setattr(engines, "openvino_works", lambda: installed)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     assert choose_engine(name, device_type, segkits=segkits) == chosen
+
+
+def test_what_was_not_measured_stays_with_torch(monkeypatch):
+    monkeypatch.setattr(engines, "openvino_works", lambda: True)
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert choose_engine("auto", "cpu", segkits=True) == "torch"
 
 
 def test_a_package_that_is_not_there_is_not_told_of(monkeypatch, caplog):
@@ -234,12 +242,35 @@ def test_a_package_that_is_not_there_is_not_told_of(monkeypatch, caplog):
 
 
 @needs_openvino
-def test_openvino_is_tried_where_it_can_do_no_harm(monkeypatch, caplog):
+def test_openvino_is_tried_where_it_can_do_no_harm(monkeypatch, caplog, tmp_path):
+    # What lies in the working folder is nobody's business.
+    (tmp_path / "numpy.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
     assert openvino_works.__wrapped__()
-    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    assert not caplog.records
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV) # {path}"
     monkeypatch.setattr(engine_of_openvino, "_TRIAL", crash)
     assert not openvino_works.__wrapped__()
-    assert "does not work on this machine; using torch" in caplog.text
+    assert "not used on this machine: it ends without a word (exit code -11)" in caplog.text
+    monkeypatch.setattr(engine_of_openvino, "_TRIAL", "raise OSError('no such processor') # {path}")
+    assert not openvino_works.__wrapped__()
+    assert "OSError: no such processor (exit code 1)" in caplog.text
+
+
+@needs_openvino
+@pytest.mark.parametrize("executable", [None, "", "/opt/viewer/viewer"])
+def test_programs_that_are_not_python_are_not_started_again(monkeypatch, caplog, executable):
+    monkeypatch.setattr(sys, "executable", executable)
+    assert not openvino_works.__wrapped__()
+    assert "this program is not Python" in caplog.text
+
+
+def test_a_folder_of_that_name_is_not_the_package(monkeypatch, caplog, tmp_path):
+    (tmp_path / "openvino").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    assert not openvino_works.__wrapped__()
+    assert not caplog.records
 
 
 @needs_openvino
@@ -265,14 +296,32 @@ os.kill(os.getpid(), signal.SIGTERM)
     assert done.stdout == "received\n"
 
 
+class Recording:
+    """OpenVINO's runtime, and what it was asked to compile."""
+
+    def __init__(self, core):
+        self.core, self.compiled = core, []
+
+    def compile_model(self, model, device, settings):
+        self.compiled.append((tuple(model.input(0).get_shape()), settings))
+        return self.core.compile_model(model, device, settings)
+
+
 @needs_openvino
 @torch.inference_mode()
-def test_openvino_takes_shape_after_shape():
+def test_openvino_compiles_for_one_input_of_every_new_shape(monkeypatch):
+    core = Recording(engine_of_openvino._core())
+    monkeypatch.setattr(engine_of_openvino, "_core", lambda: core)
     network, trial = make("2d")
-    forward = start_engine("openvino", copy.deepcopy(network), trial, precision())
-    for shape in [(16, 12), (8, 8), (16, 12)]:
+    name, patch = "openvino", (16, 12)
+    forward = start_engine(name, copy.deepcopy(network), trial, precision(), None, patch_size=patch)
+    for shape in [patch, (8, 8)]:
         batch = torch.randn(2, 2, *shape)
         torch.testing.assert_close(forward(batch), network(batch), rtol=0, atol=1e-4)
+    shapes, settings = zip(*core.compiled, strict=True)
+    assert shapes == (tuple(trial.shape), (1, 2, *patch), (1, 2, 8, 8))
+    assert not settings[0]["ENABLE_CPU_PINNING"]
+    assert settings[0]["INFERENCE_NUM_THREADS"] == torch.get_num_threads()
 
 
 def test_the_trial_is_small_and_what_the_network_takes():
@@ -284,7 +333,6 @@ def test_the_trial_is_small_and_what_the_network_takes():
 def fake(change):
     return Engine(
         start=lambda network, trial, precision, ranges: lambda batch: change(network(batch)),
-        batch_voxels=1,
     )
 
 
@@ -299,15 +347,35 @@ def test_an_engine_with_other_logits_is_refused(monkeypatch, change):
     assert "--engine torch" in error.value.fix
 
 
-@pytest.mark.parametrize(("raised", "told"), [(RuntimeError, EngineFailed), (MemoryError,) * 2])
-def test_an_engine_that_fails_says_so_but_for_memory(monkeypatch, raised, told):
-    def fail(*_):
-        raise raised("unsupported operation")
+def failing(where, *, most_voxels=0):
+    """An engine that fails when it starts, or for inputs of more voxels."""
 
-    monkeypatch.setitem(ENGINES, "fake", Engine(start=fail, batch_voxels=1))
+    def start(network, trial, precision, ranges):
+        def forward(batch):
+            if batch.numel() > most_voxels:
+                raise RuntimeError("unsupported\noperation")
+            return network(batch)
+
+        return forward if where == "forward" else forward(trial)
+
+    return Engine(start=start)
+
+
+@pytest.mark.parametrize("where", ["start", "forward"])
+def test_an_engine_that_fails_says_so_in_a_line(monkeypatch, where):
+    monkeypatch.setitem(ENGINES, "fake", failing(where))
     network, trial = make("2d")
-    with pytest.raises(told, match="unsupported operation"):
+    with pytest.raises(EngineFailed, match="cannot run this network: unsupported operation") as e:
         start_engine("fake", network, trial, precision())
+    assert "--engine torch" in e.value.fix
+
+
+def test_an_engine_is_tried_on_a_whole_patch(monkeypatch):
+    network, trial = make("2d")
+    monkeypatch.setitem(ENGINES, "fake", failing("forward", most_voxels=trial.numel()))
+    start_engine("fake", network, trial, precision())
+    with pytest.raises(EngineFailed, match="unsupported operation"):
+        start_engine("fake", network, trial, precision(), patch_size=(32, 24))
 
 
 def test_what_a_precision_costs_is_allowed(monkeypatch):

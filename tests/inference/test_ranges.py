@@ -98,7 +98,7 @@ def test_what_is_written_is_read_again_for_the_same_weights_only(tmp_path):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('"format_version": 1', '"format_version": 0'), ("2.0", '"two"'), ("-0.5", "0.5"), ("{", "")],
+    [('"format_version": 2', '"format_version": 1'), ("2.0", '"two"'), ("-0.5", "0.5"), ("{", "")],
 )
 def test_damaged_ranges_are_measured_again(tmp_path, old, new):
     path = ranges_file(tmp_path, "best")

@@ -258,7 +258,7 @@ def test_resizing_takes_the_voxel_at_the_centre_whatever_the_factors(old, new):
     found = resize_segmentation(seg, new)
     expected = torch.empty(2, 1, *new, dtype=torch.int16)
     for place in np.ndindex(*new):
-        # The centre (i + 1/2) of the coarse grid, on the fine one; an edge belongs to what is above.
+        # The centre of the coarse voxel on the fine grid; an edge belongs to what is above.
         source = [int((i + 0.5) * o / n) for i, o, n in zip(place, old, new, strict=True)]
         expected[(..., *place)] = seg[(..., *source)]
     assert torch.equal(found, expected)

@@ -1,5 +1,7 @@
 """Arrays and files go the same way, whoever asks: the command line or Python."""
 
+import itertools
+import platform
 import threading
 from dataclasses import replace
 
@@ -203,22 +205,44 @@ def test_files_say_where_they_went(tmp_path, plan):
     assert predictor.channel_names == ("T1", "T2")
 
 
-def test_torch_predicts_where_the_fastest_engine_fails(tmp_path, plan, monkeypatch, caplog):
-    def fail(*_):
-        raise RuntimeError("unsupported operation")
+def fail(*_):
+    raise RuntimeError("unsupported operation")
 
+
+def test_torch_predicts_where_the_fastest_engine_fails(tmp_path, plan, monkeypatch, caplog):
     model = write_model(tmp_path / "model", plan)
     expected = Predictor.from_folder(model, device="cpu", engine="torch")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(engines, "openvino_works", lambda: True)
-    monkeypatch.setitem(engines.ENGINES, "openvino", replace(ENGINES["openvino"], start=fail))
-    found = Predictor.from_folder(model, device="cpu")
-    (warning,) = (record.message for record in caplog.records)
-    assert "openvino cannot run this network: unsupported operation; predicting with" in warning
-    assert found.work.source == expected.work.source
     image = noise(2, *SHAPE)
-    np.testing.assert_array_equal(found.predict(image, SPACING), expected.predict(image, SPACING))
-    with pytest.raises(EngineFailed, match="unsupported operation"):
-        Predictor.from_folder(model, device="cpu", engine="openvino")
+    for start in (fail, lambda *_: fail):
+        caplog.clear()
+        monkeypatch.setitem(ENGINES, "openvino", replace(ENGINES["openvino"], start=start))
+        found = Predictor.from_folder(model, device="cpu")
+        (warning,) = (record.message for record in caplog.records)
+        assert "openvino cannot run this network: unsupported operation; predicting" in warning
+        assert found.work.source == expected.work.source
+        np.testing.assert_array_equal(
+            found.predict(image, SPACING), expected.predict(image, SPACING)
+        )
+        with pytest.raises(EngineFailed, match="unsupported operation"):
+            Predictor.from_folder(model, device="cpu", engine="openvino")
+
+
+def test_models_that_vote_run_in_one_engine(tmp_path, plan, monkeypatch, caplog):
+    models = [write_model(tmp_path / name, plan) for name in ("a", "b")]
+    expected = Predictor.from_folder(models, device="cpu", engine="torch")
+    real, counted = ENGINES["torch"].start, itertools.count()
+
+    def sometimes(*args):
+        return fail() if next(counted) else real(*args)
+
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(engines, "openvino_works", lambda: True)
+    monkeypatch.setitem(ENGINES, "openvino", replace(ENGINES["openvino"], start=sometimes))
+    found = Predictor.from_folder(models, device="cpu")
+    assert "predicting with torch" in caplog.text
+    assert found.work.source == expected.work.source
 
 
 def test_wrong_options_are_told(tmp_path, plan):

@@ -18,7 +18,7 @@ MOST_APART: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 
 
 
 class EngineFailed(UserError):
-    """An engine that is missing, or does not compute what torch does; torch runs the network."""
+    """An engine is missing, or does not compute what torch does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +28,8 @@ class Engine:
     start: Callable[[nn.Module, Tensor, Precision, Ranges], Forward]
     """Makes the forward pass of a network, which it may change, given a small input to try it on,
     a precision, and for integers the ranges of what convolutions are given (else empty)."""
-    batch_voxels: int
-    """Voxels of patches that go through a network together on a CPU."""
+    batch_voxels: int | None = None
+    """Voxels of patches that go through a network together on a CPU; None: one patch at a time."""
     most_apart: Mapping[torch.dtype, float] = field(default_factory=lambda: MOST_APART)
     """By precision: logits may differ from torch's by this share of their spread (RMS)."""
     on_gpu: bool = False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-import warnings
-from functools import cache, lru_cache, partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from segkit.errors import UserError
 from segkit.inference.engines.forward import EngineFailed, Forward
 from segkit.inference.engines.ranges import NotCalibrated, Ranges, quantizable
-from segkit.inference.engines.signal_stack import signal_stack_kept
 from segkit.networks.unet import UNet, fuse_upsamplings
 from segkit.precision import Precision
 from segkit.runtime import log
@@ -27,6 +26,7 @@ SMALLEST_STEP = 1e-6
 _TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _TRIAL = """
 import sys
+sys.path[:] = {path!r}
 sys.modules["openvino_telemetry"] = None
 import numpy as np
 import openvino
@@ -40,14 +40,14 @@ sys.exit(model(np.float32([-1, 1]))[0].tolist() != [0, 1])
 def openvino_engine(
     network: nn.Module, trial: Tensor, precision: Precision, ranges: Ranges
 ) -> Forward:
-    """Run the network in OpenVINO, compiled for any shape and as many threads as torch's.
+    """Run the network in OpenVINO, with as many threads as torch's.
 
     Raises:
-        UserError: OpenVINO is not installed.
+        EngineFailed: OpenVINO is not installed.
     """
-    openvino = import_openvino()
+    import_openvino()
     fuse_upsamplings(network, traceable=True)
-    return _compiled(openvino, _converted(openvino, network, trial), precision)
+    return _compiled(_converted(network, trial), precision)
 
 
 def openvino_int8_engine(
@@ -62,12 +62,11 @@ def openvino_int8_engine(
         ranges: Of the inputs of all convolutions that are computed so.
 
     Raises:
-        UserError: OpenVINO is not installed, the processor has no instructions for it, or the
-            network is not segkit's.
+        UserError: the processor has no instructions for it, or the network is not segkit's.
+        EngineFailed: OpenVINO is not installed.
         NotCalibrated: the ranges are those of another network.
     """
     check_int8(segkits=isinstance(network, UNet))
-    openvino = import_openvino()
     fuse_upsamplings(network, traceable=True)
     quantized = quantizable(network)
     if quantized.keys() != ranges.keys():
@@ -76,11 +75,11 @@ def openvino_int8_engine(
         low, high = ranges[name]
         _round_weights(module)
         module.register_forward_pre_hook(partial(_fake_quantized, low=low, high=high))
-    converted = _converted(openvino, network, trial)
+    converted = _converted(network, trial)
     if _quantize_weights(converted) != len(quantized):
         what = "this version of OpenVINO shows convolutions otherwise than expected"
         raise UserError(what, fix="use --engine openvino, and report it as an issue of segkit")
-    return _compiled(openvino, converted, precision)
+    return _compiled(converted, precision)
 
 
 def has_int8() -> bool:
@@ -99,7 +98,8 @@ def check_int8(*, segkits: bool) -> None:
         segkits: Whether the network is segkit's own, not a class of the user's.
 
     Raises:
-        UserError: it is not, the processor lacks the instructions, or OpenVINO is not installed.
+        UserError: it is not, or the processor lacks the instructions.
+        EngineFailed: OpenVINO is not installed.
     """
     fix = "predict with --engine openvino, or --engine torch"
     if not segkits:
@@ -117,16 +117,33 @@ def openvino_works() -> bool:
     It is tried in a process of its own, for 0.15 s: versions of it have ended the whole program
     where they did not understand the machine's processors (openvinotoolkit/openvino#35943, #34262).
     """
-    if importlib.util.find_spec("openvino") is None:
+    spec = importlib.util.find_spec("openvino")
+    if spec is None or spec.origin is None:
         return False
+    if getattr(sys, "frozen", False) or "python" not in Path(sys.executable or "").name.lower():
+        why = "this program is not Python, in which to try it"
+    else:
+        why = _why_it_fails()
+    if why:
+        log.warning("OpenVINO is installed, but not used on this machine: %s", why)
+    return not why
+
+
+def _why_it_fails() -> str:
+    """Try the package in another process; returns what is wrong, or nothing."""
+    # It sees what this one sees, and nothing else: not what happens to lie in the working folder.
+    command = [sys.executable, "-I", "-c", _TRIAL.format(path=sys.path)]
     try:
-        tried = subprocess.run([sys.executable, "-c", _TRIAL], capture_output=True, timeout=60)
-        works = tried.returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        works = False
-    if not works:
-        log.warning("OpenVINO is installed, but does not work on this machine; using torch")
-    return works
+        tried = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if tried.returncode == 0:
+        return ""
+    log.debug("%s", tried.stderr)
+    last = tried.stderr.strip().splitlines()[-1:] or ["it ends without a word"]
+    return f"{last[0]} (exit code {tried.returncode})"
 
 
 def import_openvino() -> Any:
@@ -145,16 +162,26 @@ def import_openvino() -> Any:
     return openvino
 
 
-def _converted(openvino: Any, network: nn.Module, trial: Tensor) -> Any:
-    with torch.no_grad(), warnings.catch_warnings():
-        # Of what a trace cannot follow; the logits are compared in any case.
-        warnings.simplefilter("ignore")
+@cache
+def _core() -> Any:
+    """Return the one runtime of this process.
+
+    It gives the thread that makes it a stack for signal handlers, and takes it back when it goes.
+    Where several are made and go in another order, the stack that stays is gone from memory, and
+    the next signal, such as Ctrl-C, ends the program with SIGSEGV (OpenVINO 2026.4).
+    """
+    return import_openvino().Core()
+
+
+def _converted(network: nn.Module, trial: Tensor) -> Any:
+    openvino = import_openvino()
+    with torch.no_grad():
         # A frozen trace of a small input converts in a tenth of the time and memory of a module.
         traced = torch.jit.freeze(torch.jit.trace(network, trial, check_trace=False))
     return openvino.convert_model(traced)
 
 
-def _compiled(openvino: Any, model: Any, precision: Precision) -> Forward:
+def _compiled(model: Any, precision: Precision) -> Forward:
     """Compile a model for one input at a time, and anew where the shape is another.
 
     With a shape or batch size that is left open each pass takes 2 % longer, and convolutions in
@@ -167,20 +194,19 @@ def _compiled(openvino: Any, model: Any, precision: Precision) -> Forward:
         # Several programs that share a machine would all take its first cores.
         "ENABLE_CPU_PINNING": False,
     }
-
-    @lru_cache(maxsize=1)
-    def compiled(shape: tuple[int, ...]) -> Any:
-        fixed = model.clone()
-        fixed.reshape(list(shape))
-        with signal_stack_kept():
-            return openvino.compile_model(fixed, "CPU", settings)
+    kept: dict[tuple[int, ...], Any] = {}
 
     def logits(image: Tensor) -> Tensor:
-        run = compiled(tuple(image.shape))
-        return torch.from_numpy(run(image.contiguous().numpy(), share_inputs=True)[0])
+        shape = tuple(image.shape)
+        if shape not in kept:
+            kept.clear()
+            fixed = model.clone()
+            fixed.reshape(list(shape))
+            kept[shape] = _core().compile_model(fixed, "CPU", settings)
+        return torch.from_numpy(kept[shape](image.contiguous().numpy(), share_inputs=True)[0])
 
     def forward(batch: Tensor) -> Tensor:
-        return torch.cat([logits(image) for image in batch.split(1)])
+        return logits(batch) if len(batch) == 1 else torch.cat(list(map(logits, batch.split(1))))
 
     return forward
 

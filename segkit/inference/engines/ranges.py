@@ -19,7 +19,7 @@ from segkit.errors import UserError
 from segkit.files import read_json, write_artifact
 from segkit.structs import read_struct, to_mapping
 
-RANGES_VERSION = 1
+RANGES_VERSION = 2
 Ranges = Mapping[str, tuple[float, float]]
 """Name of a convolution -> between which values its input lies; 0 is one of them."""
 OUTLIERS = 1e-5
