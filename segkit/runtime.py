@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -236,16 +235,30 @@ _SETTING_THREADS = threading.Lock()
 def limit_torch_threads(count: int) -> None:
     """Say how many threads torch uses for what the calling thread asks of it, and no other.
 
-    Every thread has its own number, but threads to come take the last that was set anywhere.
+    Every thread has its own number, but threads to come take the last that was set anywhere. While
+    the interpreter ends, when no thread can be made to set that, nothing is changed.
     """
     import torch
 
-    with _SETTING_THREADS, ThreadPoolExecutor(1) as another:
-        common = another.submit(torch.get_num_threads).result()
+    def keep_common() -> None:
+        common = torch.get_num_threads()
+        known.set()
+        changed.wait()
+        torch.set_num_threads(common)
+
+    known, changed = threading.Event(), threading.Event()
+    with _SETTING_THREADS:
+        another = threading.Thread(target=keep_common, daemon=True)
+        try:
+            another.start()
+        except RuntimeError:
+            return
+        known.wait()
         # Asked for the first time, a thread takes the common number.
         torch.get_num_threads()
         torch.set_num_threads(count)
-        another.submit(torch.set_num_threads, common).result()
+        changed.set()
+        another.join()
 
 
 @contextlib.contextmanager

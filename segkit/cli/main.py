@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = _command_line(arguments)
     if arguments is not None:
         return code
-    # At its end a program need not look through all there is for garbage: 0.15 s with torch.
+    # At its end a program need not look through all there is for garbage: 0.2 s with torch.
     gc.freeze()
     if any(map(_would_be_waited_for, threading.enumerate())):
         sys.stdout.flush()

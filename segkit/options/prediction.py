@@ -65,7 +65,7 @@ class Predict(Common):
         "--engine",
         help="what runs the network: torch, openvino (faster on CPUs; pip install "
         "'segkit[openvino]'), openvino-int8 (faster still, a little less exact; after segkit "
-        "quantize) or auto (openvino on CPUs where it is installed, else torch; default)",
+        "quantize) or auto (openvino on x86 CPUs where it is installed, else torch; default)",
         default="auto",
         choices=("auto", "torch", "openvino", "openvino-int8"),
     )

@@ -12,6 +12,7 @@ import torch
 import segkit
 from segkit import options as opt
 from segkit.dataset.description import SCHEMA_FILE
+from segkit.inference.engines import AUTO, choose_engine
 from segkit.precision import choose_precision
 from segkit.runtime import available_memory, cpu_count, idle_cpus, resolve_device
 from segkit.workflows.common import Outcome
@@ -31,6 +32,7 @@ def doctor(options: opt.Doctor) -> Outcome:
     lines = [
         f"segkit      {segkit.__version__}, Python {sys.version.split()[0]}, {platform.platform()}",
         f"packages    {versions}",
+        f"engine      {_engine(device)}",
         f"device      {device} ({_device_name(device)}), precision {precision}",
         f"CPUs        {cpu_count()} usable, {idle_cpus():.1f} of them idle now",
         f"memory      {memory / 2**30:.1f} GiB free",
@@ -46,6 +48,13 @@ def _device_name(device: torch.device) -> str:
         total = torch.cuda.get_device_properties(device).total_memory
         return f"{torch.cuda.get_device_name(device)}, {total / 2**30:.0f} GiB"
     return platform.processor() or platform.machine()
+
+
+def _engine(device: torch.device) -> str:
+    """Say what predicts, where nothing else is asked for."""
+    if choose_engine(AUTO, device.type, segkits=True) == "torch":
+        return "torch predicts"
+    return f"OpenVINO {importlib.metadata.version('openvino')} predicts"
 
 
 def _warnings(memory: int, disk: int) -> list[str]:

@@ -255,6 +255,37 @@ def test_openvino_is_tried_where_it_can_do_no_harm(monkeypatch, caplog, tmp_path
     monkeypatch.setattr(engine_of_openvino, "_TRIAL", "raise OSError('no such processor') # {path}")
     assert not openvino_works.__wrapped__()
     assert "OSError: no such processor (exit code 1)" in caplog.text
+    monkeypatch.setattr(engine_of_openvino, "_TRIAL", "import os; os._exit(0) # {path}")
+    assert not openvino_works.__wrapped__()
+
+
+def test_a_damaged_package_is_not_called_missing(monkeypatch, tmp_path):
+    (tmp_path / "openvino.py").write_text("raise OSError('libtbb.so.12 is not there')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    with pytest.raises(EngineFailed, match="cannot be imported: OSError: libtbb"):
+        engine_of_openvino.import_openvino()
+
+
+@needs_openvino
+def test_models_that_have_gone_leave_little_behind():
+    code = """
+import resource
+import torch
+from segkit.inference.engines.openvino import openvino_engine
+from segkit.precision import Precision
+precision = Precision(device_type="cpu", dtype=torch.float32)
+image = torch.ones(1, 1, 16, 16)
+def peak():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1024, 3), torch.nn.Conv2d(1024, 1024, 3))
+    openvino_engine(network.eval(), image, precision, {})(image)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peaks = [peak() for _ in range(8)]
+print((peaks[-1] - peaks[3]) >> 10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Of 36 MiB of weights each.
+    assert int(done.stdout) < 2 * 36
 
 
 @needs_openvino
