@@ -52,7 +52,7 @@ def _device_name(device: torch.device) -> str:
 
 def _engine(device: torch.device) -> str:
     """Say what predicts, where nothing else is asked for."""
-    if choose_engine(AUTO, device.type, segkits=True) == "torch":
+    if choose_engine(AUTO, device.type, outputs=2) == "torch":
         return "torch predicts"
     return f"OpenVINO {importlib.metadata.version('openvino')} predicts"
 

@@ -162,8 +162,8 @@ def _previous_stage(model: Model, loading: Loading) -> CasePredictor | Segmentat
 
 def _start(model: Model, loading: Loading) -> CasePredictor:
     """Start a model in the engine asked for, or the fastest that runs it."""
-    segkits = model.network.class_ is None
-    name = choose_engine(loading.engine, loading.device.type, segkits=segkits)
+    segkits, outputs = model.network.class_ is None, model.description.labels.num_outputs
+    name = choose_engine(loading.engine, loading.device.type, segkits=segkits, outputs=outputs)
     try:
         return _start_in(name, model, loading)
     except EngineFailed as error:

@@ -63,8 +63,8 @@ class Predictor:
             precision: ``auto`` (fp16 on CUDA, bf16 on CPUs that are faster in it), ``fp32``,
                 ``bf16`` or ``fp16``.
             engine: ``torch``, or on CPUs ``openvino``, or ``openvino-int8`` (after ``quantize``);
-                ``auto`` is OpenVINO on x86 CPUs where it is installed and the network segkit's own,
-                else torch.
+                ``auto`` is OpenVINO on x86 CPUs where it is installed, for segkit's own networks of
+                up to 30 outputs, else torch.
 
         Raises:
             UserError: no such model, fold, checkpoint or device, or an engine that does not run it;

@@ -210,29 +210,30 @@ def test_the_command_line_offers_the_engines_there_are():
 
 
 @pytest.mark.parametrize(
-    ("name", "device_type", "segkits", "installed", "chosen"),
+    ("name", "device_type", "segkits", "installed", "outputs", "chosen"),
     [
-        ("auto", "cpu", True, True, "openvino"),
-        ("auto", "cpu", True, False, "torch"),
-        ("auto", "cpu", False, True, "torch"),
-        ("auto", "cuda", True, True, "torch"),
-        ("auto", "mps", True, True, "torch"),
-        ("torch", "cpu", True, True, "torch"),
-        ("openvino", "cpu", False, False, "openvino"),
+        ("auto", "cpu", True, True, 30, "openvino"),
+        ("auto", "cpu", True, True, 31, "torch"),
+        ("auto", "cpu", True, False, 2, "torch"),
+        ("auto", "cpu", False, True, 2, "torch"),
+        ("auto", "cuda", True, True, 2, "torch"),
+        ("auto", "mps", True, True, 2, "torch"),
+        ("torch", "cpu", True, True, 2, "torch"),
+        ("openvino", "cpu", False, False, 99, "openvino"),
     ],
 )
 def test_the_fastest_exact_engine_is_chosen(
-    monkeypatch, name, device_type, segkits, installed, chosen
+    monkeypatch, name, device_type, segkits, installed, outputs, chosen
 ):
     monkeypatch.setattr(engines, "openvino_works", lambda: installed)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    assert choose_engine(name, device_type, segkits=segkits) == chosen
+    assert choose_engine(name, device_type, segkits=segkits, outputs=outputs) == chosen
 
 
 def test_what_was_not_measured_stays_with_torch(monkeypatch):
     monkeypatch.setattr(engines, "openvino_works", lambda: True)
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert choose_engine("auto", "cpu", segkits=True) == "torch"
+    assert choose_engine("auto", "cpu", outputs=2) == "torch"
 
 
 def test_a_package_that_is_not_there_is_not_told_of(monkeypatch, caplog):
