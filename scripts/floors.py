@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from benchmarking import median_seconds
@@ -33,6 +34,7 @@ def arithmetic_rate(dtype: str) -> float:
     return max(product, 2 * len(image) * edge**3 * 27 * width**2 / convolved)
 
 
+@cache
 def copy_rate(threads: int | None = None) -> float:
     """Return the bytes a second that are read and written in copying what no cache holds.
 

@@ -45,7 +45,8 @@ def find_engine(name: str, device_type: str) -> Engine:
         UserError: there is none of that name, or it does not run on the device.
     """
     if name not in ENGINES:
-        raise UserError(f"unknown engine {name!r}", fix=f"use one of {', '.join(ENGINES)}")
+        known = ", ".join((AUTO, *ENGINES))
+        raise UserError(f"unknown engine {name!r}", where="--engine", fix=f"use one of {known}")
     engine = ENGINES[name]
     if device_type != "cpu" and not engine.on_gpu:
         what = f"the engine {name} runs on the CPU only"
@@ -60,23 +61,17 @@ def choose_engine(name: str, device_type: str, *, outputs: int, segkits: bool = 
     x86 processors; others keep torch. So do networks of many outputs, in which it is slower.
 
     Args:
-        name: One of ``ENGINES``, which is returned, or ``auto``.
+        name: Of an engine, which is returned, or ``auto``.
         device_type: Of the device that predicts.
         outputs: Channels of the logits.
         segkits: Whether the network is segkit's own, not a class of the user's.
-
-    Raises:
-        UserError: no such engine.
     """
-    if name not in (AUTO, *ENGINES):
-        known = ", ".join((AUTO, *ENGINES))
-        raise UserError(f"unknown engine {name!r}", where="--engine", fix=f"use one of {known}")
     if name != AUTO:
         return name
     faster = outputs <= MOST_OUTPUTS and platform.machine() in ("x86_64", "AMD64")
-    return (
-        "openvino" if device_type == "cpu" and segkits and faster and openvino_works() else "torch"
-    )
+    if device_type == "cpu" and segkits and faster and openvino_works():
+        return "openvino"
+    return "torch"
 
 
 def start_engine(

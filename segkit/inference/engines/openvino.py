@@ -45,7 +45,6 @@ def openvino_engine(
     Raises:
         EngineFailed: OpenVINO is not installed.
     """
-    import_openvino()
     fuse_upsamplings(network, traceable=True)
     return _compiled(_converted(network, trial), precision)
 
